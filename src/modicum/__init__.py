@@ -1,0 +1,1 @@
+"""Make models cost less to train."""

@@ -1,0 +1,165 @@
+"""Where work runs and what it is charged to: passed explicitly as `ctx`, never global."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import torch
+
+from modicum.errors import MissingExtraError, ModicumError
+from modicum.ledger import Ledger
+from modicum.store import Store
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = ["Context", "Engine", "LocalEngine", "RayEngine", "home"]
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def home() -> Path:
+    """The folder of runs and of the cache: `$MODICUM_HOME`, or `runs` in the working directory."""
+    return Path(os.environ.get("MODICUM_HOME", "runs"))
+
+
+class Engine(Protocol):
+    """Runs many independent jobs; results come in the order of the jobs."""
+
+    def map(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]: ...
+
+
+class LocalEngine:
+    """One job after another in this process."""
+
+    def map(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
+        """Yield `function(job)` for each job."""
+        return map(function, jobs)
+
+
+class RayEngine:
+    """Jobs on a Ray cluster.
+
+    Args:
+        address: Of the cluster, or `local`.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+    """
+
+    def __init__(self, address: str) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise MissingExtraError("ray", "ray", "a cluster engine") from None
+        self._ray: Any = ray
+        if not ray.is_initialized():
+            ray.init(address=address)
+
+    def map(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
+        """Yield results in the order of the jobs, while later ones run."""
+        remote = self._ray.remote(function)
+        yield from (self._ray.get(future) for future in [remote.remote(job) for job in jobs])
+
+
+@dataclass(frozen=True)
+class Context:
+    """Device, precision, seed, ledger, store, engine and progress of a piece of work.
+
+    Args:
+        device: `cpu`, `cuda`, `mps`, or `auto` for the first accelerator there is.
+        seed: Every generator is made from it and from the name of a step.
+        ledger: What the work is charged to.
+        store: Where checkpoints and results go; without one nothing is saved.
+        engine: What runs many independent jobs.
+        checkpoint_seconds: Seconds between two checkpoints of long work.
+        show: Whether to show progress bars.
+
+    Example:
+        >>> ctx = Context(seed=1)
+        >>> bool((torch.rand(2, generator=ctx.generator("a")) == torch.rand(2, generator=ctx.generator("a"))).all())
+        True
+    """
+
+    device: str = "cpu"
+    seed: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
+    store: Store | None = None
+    engine: Engine = field(default_factory=LocalEngine)
+    checkpoint_seconds: float = 30.0
+    show: bool = False
+    _progress: Progress | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.device == "auto":
+            found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+            object.__setattr__(self, "device", found)
+        try:
+            kind = torch.device(self.device).type
+        except RuntimeError:
+            kind = ""
+        there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if not there.get(kind, False):
+            raise ModicumError(
+                f"device={self.device!r} is not there; expected one of {[k for k, v in there.items() if v]}"
+            )
+
+    def generator(self, *names: object) -> torch.Generator:
+        """A CPU generator for a named step: the same seed and name give the same numbers on every device."""
+        return generator(self.seed, *names)
+
+    def with_(self, **changes: Any) -> Context:
+        """The same context with some fields changed."""
+        return replace(self, **changes)
+
+    @contextmanager
+    def progress(self, what: str, total: float) -> Iterator[Callable[[float], None]]:
+        """A progress bar with the time left; call what it gives with the number of steps done so far."""
+        if not self.show:
+            yield lambda done: None
+            return
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        bars = self._progress or Progress(*columns, console=Console(stderr=True), transient=True)
+        if self._progress is None:
+            object.__setattr__(self, "_progress", bars)
+        with bars if not bars.live.is_started else nullcontext():
+            task = bars.add_task(what, total=total)
+            try:
+                yield lambda done: bars.update(task, completed=done)
+            finally:
+                bars.remove_task(task)
+
+
+def generator(seed: int, *names: object) -> torch.Generator:
+    """A CPU generator that is a pure function of a seed and names.
+
+    Example:
+        >>> int(torch.randint(100, (1,), generator=generator(0, "x"))) == int(torch.randint(100, (1,), generator=generator(0, "x")))
+        True
+    """
+    text = "\x1f".join([str(seed), *map(str, names)])
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+    return torch.Generator().manual_seed(number)

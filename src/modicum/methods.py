@@ -1,0 +1,168 @@
+"""The table of all methods, read from the families' export lists."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+
+from modicum.errors import ModicumError
+from modicum.scores import Budget, Scores
+from modicum.spec import format_call, parse_call
+
+if TYPE_CHECKING:
+    from modicum.context import Context
+    from modicum.dataset import Dataset, Splits
+    from modicum.training.fit import Sampler
+    from modicum.training.recipe import Recipe
+
+__all__ = [
+    "FAMILIES",
+    "Card",
+    "Distiller",
+    "Measurement",
+    "Method",
+    "Selector",
+    "Training",
+    "Valuation",
+    "find",
+    "make",
+    "spec",
+    "table",
+]
+
+FAMILIES = ("comparison", "valuation", "selection", "distillation")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a method is, for the table of methods, the command line and the docs.
+
+    Args:
+        key: Its name.
+        title: One line.
+        paper: Authors, title, year, arXiv number.
+        saves: What it makes cheaper: samples, labels, compute, memory.
+        tasks: The tasks it works on.
+    """
+
+    key: str
+    title: str
+    paper: str
+    saves: tuple[str, ...]
+    tasks: tuple[str, ...] = ("classification",)
+
+
+class Measurement(Protocol):
+    """A frozen dataclass that describes an expensive measurement of a data set and can make it."""
+
+    def measure(self, data: Splits, recipe: Recipe, ctx: Context) -> Any:
+        """Make it, or read it from the cache; its cost goes to `ctx.ledger` either way."""
+        ...
+
+
+class Method(Protocol):
+    """A frozen dataclass whose fields are the hyper-parameters, defaults as in the paper."""
+
+    card: ClassVar[Card]
+
+    def needs(self) -> tuple[Measurement, ...]:
+        """The measurements it reads; they come as arguments in this order."""
+        ...
+
+
+@runtime_checkable
+class Valuation(Method, Protocol):
+    """Gives every training sample a number."""
+
+    def score(self, data: Splits, ctx: Context, *measured: Any) -> Scores: ...
+
+
+@runtime_checkable
+class Selector(Method, Protocol):
+    """Chooses a subset jointly: sorted positions in `data.train`."""
+
+    def select(self, data: Splits, budget: Budget, ctx: Context, *measured: Any) -> np.ndarray[Any, Any]: ...
+
+
+@runtime_checkable
+class Distiller(Method, Protocol):
+    """Makes a synthetic training set."""
+
+    def distill(self, data: Splits, budget: Budget, recipe: Recipe, ctx: Context, *measured: Any) -> Dataset: ...
+
+
+@runtime_checkable
+class Training(Method, Protocol):
+    """Trains on all data but visits fewer samples, or for a shorter time."""
+
+    def sampler(self, data: Splits, recipe: Recipe, ctx: Context) -> Sampler | None: ...
+
+
+def table() -> dict[str, type[Any]]:
+    """Every method by key, in the order of the families and of their export lists.
+
+    Example:
+        >>> "el2n" in table()
+        True
+    """
+    found: dict[str, type[Any]] = {}
+    for family in FAMILIES:
+        module = importlib.import_module(f"modicum.{family}")
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if isinstance(thing, type) and isinstance(getattr(thing, "card", None), Card):
+                found[thing.card.key] = thing
+    return found
+
+
+def family_of(method: type[Any]) -> str:
+    """The family that a method's class belongs to."""
+    return method.__module__.split(".")[1]
+
+
+def find(key: str) -> type[Any]:
+    """The class of a method.
+
+    Raises:
+        ModicumError: There is none of that key; the nearest keys are named.
+    """
+    import difflib
+
+    methods = table()
+    if key not in methods:
+        near = difflib.get_close_matches(key, methods, n=3) or sorted(methods)
+        raise ModicumError(f"method {key!r} is unknown; did you mean {', '.join(near)}? `modicum methods` lists all")
+    return methods[key]
+
+
+def make(text: str) -> Any:
+    """A method from its key with options, such as `el2n(runs=1)`.
+
+    Raises:
+        ModicumError: The key or an option is unknown.
+    """
+    key, options = parse_call(text)
+    kind = find(key)
+    names = [f.name for f in dataclasses.fields(kind)]
+    wrong = sorted(set(options) - set(names))
+    if wrong:
+        raise ModicumError(f"method {key!r} has no option {wrong[0]!r}; its options are {', '.join(names) or 'none'}")
+    return kind(**options)
+
+
+def spec(method: Any) -> str:
+    """The inverse of `make`: the key with the options that differ from the defaults."""
+    changed = {
+        f.name: getattr(method, f.name) for f in dataclasses.fields(method) if getattr(method, f.name) != f.default
+    }
+    return format_call(method.card.key, changed)
+
+
+def as_methods(methods: Sequence[Any]) -> list[Any]:
+    """Methods from keys, keys with options, or method objects."""
+    return [make(m) if isinstance(m, str) else m for m in methods]

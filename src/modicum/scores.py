@@ -1,0 +1,231 @@
+"""How much to keep (`Budget`) and one number per sample (`Scores`) that says which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from modicum.errors import BudgetError, DataError
+
+if TYPE_CHECKING:
+    from modicum.ledger import Ledger
+
+__all__ = ["Budget", "Kind", "Order", "Scores", "as_budget"]
+
+Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+Kind = Literal["value", "difficulty"]
+Order = Literal["hardest", "easiest", "middle"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much to keep: a fraction, a count, or a count per class.
+
+    Args:
+        keep: A fraction of the samples as a float in (0, 1], or their number as an integer >= 1.
+        per_class: A number of samples of each class, instead of `keep`.
+
+    Raises:
+        BudgetError: Neither or both are given, or the number makes no sense.
+
+    Example:
+        >>> Budget(keep=0.1).count(1000), Budget(keep=500).count(1000), Budget(per_class=10).count(1000, classes=3)
+        (100, 500, 30)
+        >>> Budget.parse("30%"), Budget.parse("10/class")
+        (Budget(keep=0.3, per_class=None), Budget(keep=None, per_class=10))
+    """
+
+    keep: float | int | None = None
+    per_class: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.keep is None) == (self.per_class is None):
+            raise BudgetError(f"give keep or per_class and not both, got keep={self.keep}, per_class={self.per_class}")
+        for name, value in (("keep", self.keep), ("per_class", self.per_class)):
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+                raise BudgetError(f"{name}={value!r} is a {type(value).__name__}; expected a number")
+            if isinstance(value, (float, np.floating)):
+                if name == "per_class" or not 0 < value <= 1:
+                    expected = "an integer >= 1" + (" or a fraction in (0, 1]" if name == "keep" else "")
+                    raise BudgetError(f"{name}={value!r} is out of range; expected {expected}")
+            elif value < 1:
+                raise BudgetError(f"{name}={value!r} keeps nothing; expected an integer >= 1")
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read `30%`, `0.3`, `500` or `10/class`."""
+        try:
+            if text.endswith("/class"):
+                return cls(per_class=int(text.removesuffix("/class")))
+            if text.endswith("%"):
+                return cls(keep=round(float(text[:-1]) / 100, 12))
+            return cls(keep=int(text) if text.isdigit() else float(text))
+        except ValueError:
+            raise BudgetError(f"budget {text!r} is not understood; expected 30%, 0.3, 500 or 10/class") from None
+
+    def count(self, n: int, classes: int = 1) -> int:
+        """How many of n samples this is: a fraction is rounded to the nearest count, and keeps at least one.
+
+        Raises:
+            BudgetError: More than n.
+        """
+        if self.per_class is not None:
+            k = self.per_class * classes
+        elif isinstance(self.keep, (float, np.floating)):
+            k = max(1, int(np.floor(float(self.keep) * n + 0.5)))
+        else:
+            assert self.keep is not None
+            k = int(self.keep)
+        if k > n:
+            raise BudgetError(f"{self} asks for {k} samples, but there are {n}; keep fewer")
+        return k
+
+    def fraction(self, n: int, classes: int = 1) -> float:
+        """The fraction of n samples that this keeps."""
+        return self.count(n, classes) / n
+
+    def __str__(self) -> str:
+        if self.per_class is not None:
+            return f"{self.per_class}/class"
+        return f"{self.keep:.4g}" if isinstance(self.keep, int) else f"{100 * float(self.keep or 0):.4g}%"
+
+
+def as_budget(value: Budget | float | int | str) -> Budget:
+    """A budget from what people write: a `Budget`, 0.1, 500, `10%` or `10/class`."""
+    if isinstance(value, Budget):
+        return value
+    return Budget.parse(value) if isinstance(value, str) else Budget(keep=value)
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """One number per sample, with what it means.
+
+    A *value* is higher for a sample more worth keeping; a *difficulty* is higher for a harder sample. No sign is left
+    to guess: `kept` keeps the highest values, and of difficulties what `order` says.
+
+    Args:
+        values: (n,) numbers; infinities are allowed, NaN is not.
+        ids: (n,) ids of the samples, unique.
+        method: The key of the method that gave them.
+        kind: `value` or `difficulty`.
+        unit: What one unit is, for people.
+        labels: (n,) class indices, for budgets per class and class floors.
+        order: Which difficulties to keep unless `kept` is told otherwise.
+        errors: (n,) standard errors of the values where the method has them.
+        ledger: What the scores cost.
+
+    Raises:
+        DataError: Shapes differ, ids repeat, or a value is NaN.
+
+    Example:
+        >>> scores = Scores(np.array([3.0, 1.0, 2.0]), np.array([7, 8, 9]), "example", "value", "points")
+        >>> scores.kept(Budget(keep=2)).tolist(), scores.dropped(Budget(keep=2)).tolist()
+        ([0, 2], [1])
+    """
+
+    values: Array
+    ids: Array
+    method: str
+    kind: Kind
+    unit: str
+    labels: Array | None = None
+    order: Order = "hardest"
+    errors: Array | None = None
+    ledger: Ledger | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", np.asarray(self.values, dtype=np.float64))
+        object.__setattr__(self, "ids", np.asarray(self.ids))
+        n = len(self.values)
+        for name in ("ids", "labels", "errors"):
+            column = getattr(self, name)
+            if column is not None and len(column) != n:
+                raise DataError(f"{name} has {len(column)} rows but values has {n}")
+        if self.values.ndim != 1:
+            raise DataError(f"values must have shape (n,), got {self.values.shape}")
+        if np.isnan(self.values).any():
+            bad = self.ids[np.isnan(self.values)][:3].tolist()
+            raise DataError(
+                f"values of {self.method} are NaN for {int(np.isnan(self.values).sum())} samples, first {bad}"
+            )
+        if len(np.unique(self.ids)) != n:
+            raise DataError("ids of scores must be unique")
+        if self.kind not in ("value", "difficulty"):
+            raise DataError(f"kind={self.kind!r}; expected 'value' or 'difficulty'")
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def ranking(self, order: Order | None = None) -> Array:
+        """(n,) positions from the first to keep to the last; ties break by id.
+
+        Args:
+            order: For difficulties `hardest`, `easiest` or `middle` (nearest the median rank first).
+
+        Raises:
+            DataError: An order is asked of values, which have only one, or it is unknown.
+        """
+        if self.kind == "value":
+            if order is not None:
+                raise DataError(
+                    f"order={order!r} is for difficulties; {self.method} gives values: the highest are kept"
+                )
+            return np.lexsort((self.ids, -self.values))
+        order = order or self.order
+        hardest = np.lexsort((self.ids, -self.values))
+        if order == "hardest":
+            return hardest
+        if order == "easiest":
+            return np.lexsort((self.ids, self.values))
+        if order == "middle":
+            # the rank of a tie is the mean rank of its members, so that equal scores are equally far from the middle
+            _, inverse, counts = np.unique(self.values, return_inverse=True, return_counts=True)
+            rank = (np.cumsum(counts) - (counts + 1) / 2)[inverse]
+            return np.lexsort((self.ids, np.abs(rank - (len(self) - 1) / 2)))
+        raise DataError(f"order={order!r}; expected 'hardest', 'easiest' or 'middle'")
+
+    def kept(self, budget: Budget | float | int | str, order: Order | None = None, class_balance: float = 0.0) -> Array:
+        """Sorted positions of the samples to keep.
+
+        Args:
+            budget: How much.
+            order: See `ranking`.
+            class_balance: In [0, 1]: every class keeps at least this share of k / c samples (or all it has).
+
+        Raises:
+            BudgetError: The budget does not fit the data.
+        """
+        budget = as_budget(budget)
+        ranking = self.ranking(order)
+        if not 0 <= class_balance <= 1:
+            raise BudgetError(f"class_balance={class_balance}; expected a share in [0, 1]")
+        if budget.per_class is None and class_balance == 0:
+            return np.sort(ranking[: budget.count(len(self))])
+        if self.labels is None:
+            raise BudgetError("a budget per class or a class floor needs labels, but these scores have none")
+        present = np.unique(self.labels)
+        k = budget.count(len(self), len(present)) if budget.per_class is None else budget.per_class * len(present)
+        floor = budget.per_class or int(class_balance * k / len(present))
+        labels = self.labels[ranking]
+        rank_in_class = np.empty(len(self), dtype=np.int64)
+        for c in present:
+            of_class = labels == c
+            if budget.per_class is not None and of_class.sum() < floor:
+                raise BudgetError(f"{budget} asks for more than the {int(of_class.sum())} samples of class {int(c)}")
+            rank_in_class[of_class] = np.arange(of_class.sum())
+        first = rank_in_class < floor
+        rest = ranking[~first][: max(0, k - int(first.sum()))]
+        return np.sort(np.concatenate([ranking[first], rest]))
+
+    def dropped(
+        self, budget: Budget | float | int | str, order: Order | None = None, class_balance: float = 0.0
+    ) -> Array:
+        """Sorted positions of the samples that `kept` with the same arguments leaves out."""
+        mask = np.ones(len(self), dtype=bool)
+        mask[self.kept(budget, order, class_balance)] = False
+        return np.flatnonzero(mask)

@@ -1,0 +1,86 @@
+"""How to make a model: every number of a training run in one visible place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from modicum.errors import TrainingError
+
+__all__ = ["Recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make a model.
+
+    Args:
+        model: A model with options, such as `convnet(width=32)` (see `modicum.models`), `auto` to choose by the data,
+            or a factory `() -> nn.Module`.
+        epochs: Passes over the data; fractions are allowed.
+        steps: Optimizer steps, instead of epochs.
+        batch_size: Samples a step.
+        optimizer: `sgd` or `adamw`.
+        lr: Learning rate at its highest.
+        momentum: Of SGD (Nesterov), or beta1 of AdamW.
+        weight_decay: L2 coefficient of SGD, decoupled decay of AdamW.
+        schedule: `cosine` to zero, `one-cycle` (linear up, linear down) or `constant`.
+        warmup: Share of the run in which the learning rate rises linearly; one-cycle uses 0.3 when it is 0.
+        label_smoothing: Probability mass spread over all classes.
+        ema: Decay per step of an exponential moving average of the weights, used instead of them at the end; 0 is off.
+        precision: `float32` or `bfloat16` (autocast).
+        channels_last: Memory format of images.
+        clip: Largest norm of the gradient; 0 is off.
+        augment: Augmentations by name with options, such as `("crop(padding=4)", "flip")` (see `modicum.data.augment`).
+
+    Raises:
+        TrainingError: A number makes no sense.
+
+    Example:
+        >>> Recipe(model="mlp", epochs=5).steps_for(1000)
+        40
+    """
+
+    model: str | Callable[[], Any] = "auto"
+    epochs: float = 20.0
+    steps: int | None = None
+    batch_size: int = 128
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Literal["cosine", "one-cycle", "constant"] = "cosine"
+    warmup: float = 0.0
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = False
+    clip: float = 0.0
+    augment: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        checks: tuple[tuple[str, bool, str], ...] = (
+            ("epochs", self.epochs > 0, "a number > 0"),
+            ("steps", self.steps is None or self.steps >= 1, "an integer >= 1"),
+            ("batch_size", self.batch_size >= 1, "an integer >= 1"),
+            ("optimizer", self.optimizer in ("sgd", "adamw"), "'sgd' or 'adamw'"),
+            ("lr", self.lr > 0, "a number > 0"),
+            ("momentum", 0 <= self.momentum < 1, "a number in [0, 1)"),
+            ("weight_decay", self.weight_decay >= 0, "a number >= 0"),
+            ("schedule", self.schedule in ("cosine", "one-cycle", "constant"), "'cosine', 'one-cycle' or 'constant'"),
+            ("warmup", 0 <= self.warmup < 1, "a share in [0, 1)"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "a share in [0, 1)"),
+            ("ema", 0 <= self.ema < 1, "a decay in [0, 1)"),
+            ("precision", self.precision in ("float32", "bfloat16"), "'float32' or 'bfloat16'"),
+            ("clip", self.clip >= 0, "a number >= 0"),
+        )
+        for name, right, expected in checks:
+            if not right:
+                raise TrainingError(f"recipe {name}={getattr(self, name)!r}; expected {expected}")
+
+    def steps_for(self, n: int) -> int:
+        """Optimizer steps on n samples; the last batch of an epoch may be smaller."""
+        if self.steps is not None:
+            return self.steps
+        return max(1, round(self.epochs * -(-n // self.batch_size)))
