@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -14,13 +16,14 @@ import torch
 
 from modicum.errors import MissingExtraError, ModicumError
 from modicum.ledger import Ledger
-from modicum.store import Store
+from modicum.store import Stateful, Store
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 __all__ = ["Context", "Engine", "LocalEngine", "RayEngine", "home"]
 
+_BARS: ContextVar[Progress | None] = ContextVar("bars", default=None)  # one display for nested work
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -79,6 +82,7 @@ class Context:
         ledger: What the work is charged to.
         store: Where checkpoints and results go; without one nothing is saved.
         engine: What runs many independent jobs.
+        cache: Folder of the measurements, by content; without one nothing is shared between commands.
         checkpoint_seconds: Seconds between two checkpoints of long work.
         show: Whether to show progress bars.
 
@@ -93,9 +97,9 @@ class Context:
     ledger: Ledger = field(default_factory=Ledger)
     store: Store | None = None
     engine: Engine = field(default_factory=LocalEngine)
+    cache: Path | None = None
     checkpoint_seconds: float = 30.0
     show: bool = False
-    _progress: Progress | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.device == "auto":
@@ -125,32 +129,46 @@ class Context:
         if not self.show:
             yield lambda done: None
             return
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        bars = self._progress or Progress(*columns, console=Console(stderr=True), transient=True)
-        if self._progress is None:
-            object.__setattr__(self, "_progress", bars)
+        bars = _BARS.get() or _bars()
+        token = _BARS.set(bars)
         with bars if not bars.live.is_started else nullcontext():
             task = bars.add_task(what, total=total)
             try:
                 yield lambda done: bars.update(task, completed=done)
             finally:
                 bars.remove_task(task)
+                _BARS.reset(token)
+
+    def loop(self, name: str, total: int, state: Sequence[Stateful], work: object = None) -> Iterator[int]:
+        """Steps of long work, resumable when there is a store (see `Store.loop`), with a progress bar."""
+        steps: Iterator[int] = iter(range(total))
+        if self.store is not None:
+            steps = self.store.loop(name, total, state, self.checkpoint_seconds, work)
+        if not self.show:
+            yield from steps
+            return
+        with self.progress(name, total) as done:
+            shown = time.monotonic()
+            for step in steps:
+                yield step
+                if time.monotonic() - shown > 0.2:
+                    done(step + 1)
+                    shown = time.monotonic()
+
+
+def _bars() -> Progress:
+    from rich import progress
+    from rich.console import Console
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
 
 
 def generator(seed: int, *names: object) -> torch.Generator:

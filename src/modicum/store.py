@@ -9,16 +9,16 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from modicum.errors import StoreError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 __all__ = ["Damage", "Stateful", "Store", "pack", "unpack"]
 
@@ -26,6 +26,7 @@ MANIFEST = "manifest.json"
 LOCK = ".lock"
 
 
+@runtime_checkable
 class Stateful(Protocol):
     """Anything whose state is a nested structure of tensors, numbers, strings, lists and dictionaries."""
 
@@ -63,7 +64,8 @@ class Store:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
-        self._checked: dict[str, tuple[int, int]] = {}
+        self._checked: dict[str, tuple[int, ...]] = {}
+        self._manifest_seen: tuple[int, ...] = ()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -87,7 +89,7 @@ class Store:
         """Write a file whole or not at all.
 
         Args:
-            name: File name, without folders.
+            name: File name, without folders, not starting with a dot.
             content: The bytes, or a function that writes them to the path it is given.
 
         Returns:
@@ -96,7 +98,7 @@ class Store:
         Raises:
             StoreError: The name is not a plain one, or the disk refuses; what was there before is intact.
         """
-        if not name or "/" in name or name in (MANIFEST, LOCK, "..", "."):
+        if not name or name.startswith(".") or name == MANIFEST or "/" in name or "\0" in name:
             raise StoreError(f"{name!r} is not a plain file name")
         path, temporary = self.folder / name, self.folder / f".{name}.{os.getpid()}.tmp"
         try:
@@ -108,12 +110,10 @@ class Store:
             else:
                 _write_file(temporary, content)
                 digest = hashlib.sha256(content).hexdigest()
+            self._refresh()
             before = self._files.get(name)
-            old = before[0] if before else ""
-            if before and len(before) > 1 and path.is_file():  # a rename that may not have happened: ask the file
-                old = _sha256(path)
-            self._files[name] = [digest, old]
             try:
+                self._files[name] = [digest, self._digest_now(name)]
                 self._save_manifest()
                 os.replace(temporary, path)
             except BaseException:
@@ -123,15 +123,27 @@ class Store:
                     self._files[name] = [*before, digest]  # whichever of them the file is, it is known
                 raise
             self._files[name] = [digest]
-            _sync_folder(self.folder)
+            with suppress(OSError):  # the rename is done; should it not last, the old file is known as well
+                _sync_folder(self.folder)
         except OSError as error:
             raise StoreError(
                 f"cannot write {path}: {error.strerror or error}; what was there before is intact"
             ) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
         self._checked.pop(name, None)
         return path
+
+    def _digest_now(self, name: str) -> str:
+        """The known sha256 that the file has now; empty when there is none."""
+        path, known = self.folder / name, self._files.get(name, [""])
+        if not path.is_file():
+            return ""
+        if len(known) > 1:  # a rename that may not have happened: ask the file
+            digest = _sha256(path)
+            return digest if digest in known else known[0]
+        return known[0]
 
     def path(self, name: str) -> Path:
         """The path of a file, after its bytes were checked against the manifest (once, until it changes).
@@ -142,57 +154,101 @@ class Store:
         path = self.folder / name
         try:
             stat = path.stat()
+            seen = (*_identity(stat), stat.st_ctime_ns)
+            if name not in self._files or self._checked.get(name) != seen:
+                self._check(name, lambda: _sha256(path))
         except OSError as error:
-            raise StoreError(f"{path} is missing: {error.strerror}") from error
-        if name not in self._files:
-            raise StoreError(f"{path} is foreign: it is not in {self.folder / MANIFEST}")
-        seen = (stat.st_mtime_ns, stat.st_size)
-        if self._checked.get(name) != seen:
-            digest = _sha256(path)
-            if digest not in self._files[name]:
-                raise StoreError(
-                    f"{path} is damaged: its sha256 is {digest[:12]}..., expected {self._files[name][0][:12]}...; "
-                    "delete it and run the same command again to make it anew"
-                )
-            self._checked[name] = seen
+            raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+        self._checked[name] = seen
         return path
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file, checked."""
-        return self.path(name).read_bytes()
+        """The bytes of a file, checked.
+
+        Raises:
+            StoreError: It is missing, foreign or damaged.
+        """
+        path = self.folder / name
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+        self._check(name, lambda: hashlib.sha256(content).hexdigest())
+        return content
+
+    def _check(self, name: str, digest_of: Callable[[], str]) -> None:
+        path = self.folder / name
+        if name not in self._files:
+            self._refresh()
+        if name not in self._files:
+            raise StoreError(f"{path} is foreign: it is not in {self.folder / MANIFEST}")
+        digest = digest_of()
+        if digest not in self._files[name]:
+            self._refresh()  # another process may have written it
+        if digest not in self._files[name]:
+            raise StoreError(
+                f"{path} is damaged: its sha256 is {digest[:12]}..., expected {self._files[name][0][:12]}...; "
+                "delete it and run the same command again to make it anew"
+            )
 
     def remove(self, name: str) -> None:
-        """Forget a file; removing one that is not there is no error."""
-        (self.folder / name).unlink(missing_ok=True)
-        if self._files.pop(name, None) is not None:
+        """Forget a file; removing one that is not there is no error.
+
+        Raises:
+            StoreError: The disk refuses; the file is still there.
+        """
+        self._refresh()
+        known = self._files.get(name)
+        if known is None:
+            return
+        self._files[name] = [*known, ""]  # from here on it may be missing
+        try:
             self._save_manifest()
+            (self.folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot remove {self.folder / name}: {error.strerror or error}") from error
+        del self._files[name]
+        self._checked.pop(name, None)
 
     def verify(self) -> list[Damage]:
         """Every file against the manifest, and every file that the manifest does not know; nothing is changed."""
         damages = []
+        try:
+            self._refresh()
+        except StoreError as error:
+            damages.append(Damage(MANIFEST, str(error)))
+        if self._manifest_seen and not (self.folder / MANIFEST).is_file():
+            damages.append(Damage(MANIFEST, "missing"))
         for name, digests in sorted(self._files.items()):
             path = self.folder / name
             if not path.is_file():
-                if digests[-1] != "":  # "" is the state before a first write that never finished
+                if "" not in digests:  # it is there where a first write or a removal never finished
                     damages.append(Damage(name, "missing"))
             elif _sha256(path) not in digests:
                 damages.append(Damage(name, f"damaged ({path.stat().st_size} bytes)"))
         for path in sorted(self.folder.iterdir()):
-            if path.is_file() and path.name not in self._files and path.name not in (MANIFEST, LOCK):
-                if not (path.name.startswith(".") and path.name.endswith(".tmp")):
-                    damages.append(Damage(path.name, "foreign: not in the manifest"))
+            ours = path.name in (MANIFEST, LOCK) or (path.name.startswith(".") and path.name.endswith(".tmp"))
+            if path.is_file() and path.name not in self._files and not ours:
+                damages.append(Damage(path.name, "foreign: not in the manifest"))
         return damages
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, wait: bool = False) -> Iterator[None]:
         """Hold the folder for this process.
+
+        Args:
+            wait: Until another process lets go, instead of raising.
 
         Raises:
             StoreError: Another process holds it.
         """
-        with open(self.folder / LOCK, "w") as handle:
+        try:
+            handle = open(self.folder / LOCK, "w")  # noqa: SIM115  # closed below
+        except OSError as error:
+            raise StoreError(f"cannot lock {self.folder}: {error.strerror}") from error
+        with handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except OSError as error:
                 raise StoreError(f"{self.folder} is in use by another process; wait for it or stop it") from error
             for left in self.folder.glob(".*.tmp"):
@@ -208,7 +264,10 @@ class Store:
 
     def read_json(self, name: str) -> Any:
         """Read JSON text, checked."""
-        return json.loads(self.read(name))
+        try:
+            return json.loads(self.read(name))
+        except (ValueError, RecursionError) as error:
+            raise StoreError(f"{self.folder / name} is not JSON: {error}") from error
 
     def write_table(self, name: str, table: pa.Table) -> Path:
         """Write a pyarrow table as Parquet."""
@@ -225,11 +284,25 @@ class Store:
         return pq.read_table(self.path(name))
 
     def write_tensors(self, name: str, tensors: dict[str, Tensor]) -> Path:
-        """Write tensors as safetensors, without a copy in memory."""
+        """Write tensors as safetensors; only those that share memory or are not contiguous are copied."""
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        return self.write(name, lambda path: save_file(contiguous, path))
+        whole: dict[str, Tensor] = {}
+        storages: set[int] = set()
+        for key, value in tensors.items():
+            tensor = value.detach().cpu().contiguous()
+            pointer = tensor.untyped_storage().data_ptr()
+            whole[key] = tensor.clone() if pointer in storages else tensor
+            storages.add(pointer)
+
+        def save(path: Path) -> None:
+            try:
+                save_file(whole, path)
+            except SafetensorError as error:
+                raise OSError(str(error)) from error
+
+        return self.write(name, save)
 
     def read_tensors(self, name: str) -> dict[str, Tensor]:
         """Read safetensors, checked; the tensors are mapped from the file."""
@@ -240,7 +313,7 @@ class Store:
     # -- the resumable loop ----------------------------------------------------------------------------------------
 
     def loop(
-        self, name: str, total: int, state: Sequence[Stateful], every: float = 30.0, fresh: object = None
+        self, name: str, total: int, state: Sequence[Stateful | Generator], every: float = 30.0, fresh: object = None
     ) -> Iterator[int]:
         """Steps 0..total-1 of long work, or the rest of them after an interruption.
 
@@ -251,25 +324,35 @@ class Store:
         Args:
             name: Of the work; the state is `{name}.state` in this folder.
             total: Number of steps.
-            state: What the steps change, generators included (see `Stateful`).
+            state: What the steps change: `Stateful` things and `torch.Generator`s.
             every: Seconds between two saves.
             fresh: A description of the work; a saved state with another description is not continued but replaced.
 
         Yields:
             The number of the step to do now.
+
+        Raises:
+            StoreError: The saved state is damaged or is that of something else.
         """
         first, file = 0, f"{name}.state"
         if self.has(file):
             saved = unpack(self.read(file))
+            if not isinstance(saved, dict) or set(saved) != {"work", "next", "state"}:
+                raise StoreError(f"{self.folder / file} is not a saved state of a loop; delete it to start afresh")
             if saved["work"] == repr(fresh):
-                for part, loaded in zip(state, saved["state"], strict=True):
-                    part.load_state_dict(loaded)
+                if len(saved["state"]) != len(state):
+                    raise StoreError(
+                        f"{self.folder / file} holds {len(saved['state'])} states but the work has {len(state)}; "
+                        "delete it to start afresh"
+                    )
+                for part, loaded in zip(state, saved["state"]):
+                    _load_state(part, loaded)
                 first = saved["next"]
         last_save = time.monotonic()
         for step in range(first, total):
             yield step
             if time.monotonic() - last_save >= every and step + 1 < total:
-                content = {"work": repr(fresh), "next": step + 1, "state": [part.state_dict() for part in state]}
+                content = {"work": repr(fresh), "next": step + 1, "state": [_state_of(part) for part in state]}
                 self.write(file, pack(content))
                 last_save = time.monotonic()
 
@@ -277,25 +360,59 @@ class Store:
 
     def _load_manifest(self) -> dict[str, list[str]]:
         path = self.folder / MANIFEST
-        if not path.exists():
-            return {}
         try:
-            content = json.loads(path.read_bytes())
-            files = content["files"]
-            if content["sha256"] != _digest_of(files):
+            with open(path, "rb") as handle:
+                content, seen = handle.read(), _identity(os.fstat(handle.fileno()))
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+        try:
+            parsed = json.loads(content)
+            files = parsed["files"]
+            if parsed["sha256"] != _digest_of(files):
                 raise ValueError("its checksum is wrong")
-        except (ValueError, KeyError, TypeError) as error:
+            found = {str(name): [str(digest) for digest in digests] for name, digests in files.items()}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise StoreError(f"{path} is damaged ({error}); the files in this folder cannot be trusted") from error
-        return {str(name): list(digests) for name, digests in files.items()}
+        self._manifest_seen = seen
+        return found
+
+    def _refresh(self) -> None:
+        """Learn what another writer of the same folder has entered since."""
+        try:
+            seen = _identity(os.stat(self.folder / MANIFEST))
+        except OSError:
+            return
+        if seen != self._manifest_seen:
+            self._files = self._load_manifest()
 
     def _save_manifest(self) -> None:
         temporary = self.folder / f".{MANIFEST}.{os.getpid()}.tmp"
         content = {"sha256": _digest_of(self._files), "files": self._files}
         try:
             _write_file(temporary, json.dumps(content, indent=1, sort_keys=True).encode())
+            seen = _identity(os.stat(temporary))
             os.replace(temporary, self.folder / MANIFEST)
+            self._manifest_seen = seen
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _identity(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def _state_of(part: Stateful | Generator) -> Any:
+    return part.state_dict() if isinstance(part, Stateful) else part.get_state()
+
+
+def _load_state(part: Stateful | Generator, state: Any) -> None:
+    if isinstance(part, Stateful):
+        part.load_state_dict(state)
+    else:
+        part.set_state(state)
 
 
 def pack(state: Any) -> bytes:
@@ -326,7 +443,7 @@ def unpack(content: bytes) -> Any:
         size = int.from_bytes(content[:8], "little")
         header = json.loads(content[8 : 8 + size])
         return _fill(json.loads(header["__metadata__"]["skeleton"]), load(content))
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(f"not a saved state: {error}") from error
 
 

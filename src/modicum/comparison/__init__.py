@@ -1,1 +1,21 @@
+"""Which way of spending less works here? The protocol: controls, budgets, seeds, frontier, recommendation."""
 
+from modicum.comparison.compare import DEFAULT_METHODS, Estimate, compare
+from modicum.comparison.controls import Full, Short
+from modicum.comparison.frontier import Frontier, Point, Recommendation, Row
+from modicum.comparison.recommend import difference, lower_bound, recommend
+
+__all__ = [
+    "DEFAULT_METHODS",
+    "Estimate",
+    "Frontier",
+    "Full",
+    "Point",
+    "Recommendation",
+    "Row",
+    "Short",
+    "compare",
+    "difference",
+    "lower_bound",
+    "recommend",
+]

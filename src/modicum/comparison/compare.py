@@ -1,0 +1,304 @@
+"""The main job: which way of spending less works on this data set, and what does it save once choosing is paid for?"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from modicum.comparison.controls import Full, Short
+from modicum.comparison.frontier import Frontier, Point, summarize
+from modicum.comparison.prepare import Plan, prepare
+from modicum.comparison.recommend import recommend
+from modicum.context import Context, home
+from modicum.data import load, overlap
+from modicum.dataset import Splits
+from modicum.errors import BudgetError, ModicumError
+from modicum.ledger import Ledger, peak_bytes
+from modicum.methods import Distiller, Training, as_methods, spec
+from modicum.scores import Budget, as_budget
+from modicum.spec import content_key
+from modicum.store import Store
+from modicum.training.evaluate import evaluate
+from modicum.training.fit import default_recipe, fit
+from modicum.training.recipe import Recipe
+
+__all__ = ["DEFAULT_METHODS", "Estimate", "compare"]
+
+DEFAULT_METHODS = (
+    *("full", "random", "stratified", "short"),
+    *("el2n(runs=3)", "forgetting(runs=1)", "aum", "margin", "knn-shapley", "ssp"),
+    *("herding", "k-center-greedy", "infobatch", "dm(iterations=200)"),
+)
+"""What is compared unless told otherwise. Where the paper averages more runs than a comparison can pay for, fewer."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a comparison will take, from a short pilot.
+
+    Args:
+        seconds: Wall-clock, on this machine.
+        peak_bytes: Resident memory.
+        trainings: Number of models to train, measurements included.
+    """
+
+    seconds: float
+    peak_bytes: int
+    trainings: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point to be made: a method, a budget (None: the method has none) and a seed."""
+
+    method: Any
+    budget: Budget | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of the point, in files."""
+        return content_key(spec(self.method), str(self.budget), self.seed)
+
+
+def compare(
+    data: Any,
+    methods: Sequence[Any] = DEFAULT_METHODS,
+    budgets: Sequence[Budget | float | int | str] = ("10%", "30%", "50%"),
+    seeds: int = 5,
+    recipe: Recipe | None = None,
+    *,
+    target: float | None = None,
+    margin: float = 0.005,
+    max_seconds: float | None = None,
+    limit: int | None = None,
+    label: str | None = None,
+    ctx: Context | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    announce: Callable[[Estimate], None] = lambda estimate: None,
+) -> Frontier:
+    """Find out which way of spending less works here.
+
+    For each seed, budget and method: choose or make what to train on, train by the same recipe for the same number of
+    steps, evaluate. The controls `full`, `random`, `stratified` and `short` take part whatever is asked for. Choices are
+    made on the validation split and reported on the test split.
+
+    Args:
+        data: What `modicum.load` understands.
+        methods: Keys, keys with options, or method objects.
+        budgets: How much to keep, such as `10%`, 500 or `10/class`.
+        seeds: Number of repetitions; fewer than two give no interval.
+        recipe: How to train; one that suits the data when None.
+        target: The score on the validation split to reach; the mean of the full runs less `margin` when None.
+        margin: See `target`.
+        max_seconds: Stop then, with the best answer so far; running again goes on.
+        limit: Use at most so many training samples.
+        label: Which label column to use.
+        ctx: Device, and whether to show progress. Its seed is the first of the seeds.
+        folder: Of the run; made from the description of the work when None, so that running again continues.
+        announce: Is told the estimate before the work starts.
+
+    Returns:
+        The frontier; its page is at `frontier.report`.
+
+    Raises:
+        ModicumError: The data or an argument cannot be used.
+
+    Example:
+        >>> import tempfile
+        >>> from modicum.training.recipe import Recipe
+        >>> short = Recipe(model="linear", epochs=2)
+        >>> found = compare("iris", ["random"], ["50%"], seeds=2, recipe=short, folder=tempfile.mkdtemp())
+        >>> sorted({point.method for point in found.points})
+        ['full', 'random', 'short', 'stratified']
+    """
+    ctx = ctx or Context()
+    splits = load(data, limit=limit, label=label)
+    recipe = recipe or default_recipe(splits.train)
+    asked = [as_budget(b) for b in budgets]
+    chosen = _with_controls(as_methods(methods), splits)
+    if seeds < 1 or not asked:
+        raise ModicumError(f"seeds={seeds}, budgets={list(budgets)}; expected at least one of each")
+    for budget in asked:
+        _fraction(budget, splits)
+    work = {
+        "data": [d.fingerprint for d in splits],
+        "methods": [spec(m) for m in chosen],
+        "budgets": [str(b) for b in asked],
+        "seeds": [ctx.seed, seeds],
+        "recipe": recipe,
+        "target": [target, margin],
+    }
+    name = Path(str(data)).stem if isinstance(data, (str, os.PathLike)) else splits.train.info.source or "data"
+    store = Store(folder or home() / f"compare-{name.replace(':', '-')}-{content_key(work, length=8)}")
+    cache = ctx.cache or home() / "cache"
+    with store.locked():
+        ctx = ctx.with_(store=store, cache=cache)
+        command = {"command": "compare", "data": str(data), "limit": limit, "label": label, "max_seconds": max_seconds}
+        _remember(store, work, {**command, "methods": work["methods"], "budgets": work["budgets"], "seeds": seeds, "seed": ctx.seed})
+        points = _points(store)
+        cells = list(_cells(chosen, asked, [ctx.seed + s for s in range(seeds)]))
+        todo = [cell for cell in cells if cell.name not in points]
+        if todo:
+            started = time.monotonic()
+            pilot = _pilot(splits, recipe, ctx)
+            announce(_estimate(todo, splits, recipe, pilot, ctx))
+            _run(todo, points, splits, recipe, store, ctx, max_seconds, started)
+        done = tuple(points[cell.name] for cell in cells if cell.name in points)
+        metric = "R²" if splits.train.info.task == "regression" else "accuracy"
+        advice = recommend(summarize(done), metric, margin, target)
+        frontier = Frontier(done, metric, advice, store.folder, len(done) == len(cells), len(cells), _notes(splits))
+        if todo or not store.has("report.html"):
+            from modicum.comparison.page import write_page
+
+            store.write_table("points.parquet", frontier.table())
+            write_page(frontier, splits, recipe, store, ctx)
+    return frontier
+
+
+def _with_controls(methods: list[Any], data: Splits) -> list[Any]:
+    task = data.train.info.task
+    names = {m.card.key for m in methods}
+    missing = [key for key in ("full", "random", "stratified", "short") if key not in names]
+    everything = as_methods(missing) + methods
+    order = ("full", "random", "stratified", "short")
+    everything.sort(key=lambda m: order.index(m.card.key) if m.card.key in order else len(order))
+    return [m for m in everything if task in m.card.tasks and data.train.info.modality in getattr(m.card, "modalities", ("image", "tabular", "text"))]
+
+
+def _cells(methods: Sequence[Any], budgets: Sequence[Budget], seeds: Sequence[int]) -> Iterator[Cell]:
+    for seed in seeds:
+        for method in methods:
+            once = isinstance(method, Training) and not isinstance(method, Short)
+            yield from (Cell(method, budget, seed) for budget in ([None] if once else budgets))
+
+
+def _fraction(budget: Budget | None, data: Splits) -> float:
+    if budget is None:
+        return 1.0
+    train = data.train
+    try:
+        return budget.fraction(len(train), max(1, train.classes))
+    except BudgetError as error:
+        raise BudgetError(f"{error} (training split of {train.info.source})") from error
+
+
+def _run(
+    todo: Sequence[Cell],
+    points: dict[str, Point],
+    data: Splits,
+    recipe: Recipe,
+    store: Store,
+    ctx: Context,
+    max_seconds: float | None,
+    started: float,
+) -> None:
+    plans: dict[tuple[str, int], Plan] = {}
+    with ctx.progress("compare", len(todo)) as done:
+        for number, cell in enumerate(todo):
+            if max_seconds is not None and time.monotonic() - started > max_seconds:
+                return
+            points[cell.name] = _point(cell, data, recipe, ctx, plans)
+            store.write_json("points.json", {name: point.to_json() for name, point in points.items()})
+            for left in [file for file in store.names() if file.endswith(".state")]:
+                store.remove(left)
+            done(number + 1)
+
+
+def _point(cell: Cell, data: Splits, recipe: Recipe, ctx: Context, plans: dict[tuple[str, int], Plan]) -> Point:
+    fraction = _fraction(cell.budget, data)
+    steps = max(1, round(fraction * recipe.steps_for(len(data.train))))
+    here = ctx.with_(seed=cell.seed, ledger=Ledger())
+    plan = prepare(cell.method, cell.budget, data, recipe, here, plans)
+    shortened = replace(recipe, steps=steps)
+    done = fit(plan.dataset, shortened, here, sampler=plan.sampler, name=f"fit-{cell.name}")
+    valid, test = (evaluate(done.model, d, here, what=what) for d, what in ((data.valid, "valid"), (data.test, "test")))
+    full_visits = recipe.steps_for(len(data.train)) / -(-len(data.train) // recipe.batch_size) * len(data.train)
+    counts = plan.dataset.class_counts().tolist() if data.train.info.task == "classification" else []
+    return Point(
+        method=spec(cell.method),
+        budget=str(cell.budget) if cell.budget else "100%",
+        seed=cell.seed,
+        keep=done.ledger.total().samples / full_visits,
+        samples=len(plan.dataset),
+        valid=valid.score,
+        test=test.score,
+        ledger=here.ledger,
+        class_counts=tuple(counts),
+    )
+
+
+# -- before the work ---------------------------------------------------------------------------------------------------
+
+
+def _pilot(data: Splits, recipe: Recipe, ctx: Context, steps: int = 12) -> float:
+    """Seconds of one full training, from a few steps of one; they are thrown away."""
+    alone = ctx.with_(ledger=Ledger(), store=None, show=False)
+    seconds = []
+    for count in (steps, 3 * steps):
+        started = time.perf_counter()
+        fit(data.train, replace(recipe, steps=count), alone)
+        seconds.append(time.perf_counter() - started)
+    total = recipe.steps_for(len(data.train))
+    return seconds[0] + max(0.0, seconds[1] - seconds[0]) / (2 * steps) * max(0, total - steps)
+
+
+def _estimate(todo: Sequence[Cell], data: Splits, recipe: Recipe, full_seconds: float, ctx: Context) -> Estimate:
+    seconds, trainings, seen = 0.0, 0.0, set()
+    per_iteration: dict[str, float] = {}
+    for cell in todo:
+        seconds += _fraction(cell.budget, data) * full_seconds
+        trainings += 1
+        if isinstance(cell.method, Distiller) and cell.budget is not None:
+            key = f"{spec(cell.method)} {cell.budget}"
+            if key not in per_iteration:
+                per_iteration[key] = _time_iteration(cell, data, recipe, ctx)
+            seconds += per_iteration[key] * cell.method.iterations  # type: ignore[attr-defined]
+        for need in cell.method.needs():
+            if (need, cell.seed) not in seen:
+                seen.add((need, cell.seed))
+                seconds += need.trainings() * full_seconds
+                trainings += need.trainings()
+    inputs = sum(d.inputs.numel() * 4 for d in data)
+    return Estimate(seconds, max(peak_bytes(), int(peak_bytes() + inputs)), round(trainings))
+
+
+def _time_iteration(cell: Cell, data: Splits, recipe: Recipe, ctx: Context, iterations: int = 3) -> float:
+    alone = ctx.with_(ledger=Ledger(), store=None, show=False)
+    started = time.perf_counter()
+    replace(cell.method, iterations=iterations).distill(data, cell.budget, recipe, alone)
+    return (time.perf_counter() - started) / iterations
+
+
+def _remember(store: Store, work: dict[str, Any], command: dict[str, Any]) -> None:
+    key = content_key(work)
+    if store.has("run.json"):
+        if store.read_json("run.json")["key"] != key:
+            raise ModicumError(f"{store.folder} holds another comparison; choose another folder or remove it")
+        return
+    versions = {"modicum": _version(), "torch": torch.__version__, "numpy": np.__version__, "threads": torch.get_num_threads()}
+    store.write_json("run.json", {"key": key, **command, "recipe": vars(work["recipe"]), "target": work["target"], "versions": versions})
+
+
+def _points(store: Store) -> dict[str, Point]:
+    if not store.has("points.json"):
+        return {}
+    return {name: Point.from_json(row) for name, row in store.read_json("points.json").items()}
+
+
+def _notes(data: Splits) -> tuple[str, ...]:
+    found = overlap(data)
+    return tuple(found.notes())
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("modicum")

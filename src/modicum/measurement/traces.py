@@ -1,0 +1,162 @@
+"""Traces: what happened to every sample in training runs, epoch by epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modicum.context import Context
+from modicum.dataset import Dataset, Splits
+from modicum.ledger import Ledger
+from modicum.measurement.cache import cached
+from modicum.training.evaluate import forward
+from modicum.training.fit import fit
+from modicum.training.outputs import confidence_gap, error_norm, margin_of
+from modicum.training.recipe import Recipe
+
+__all__ = ["TraceTable", "Traces"]
+
+SNAPSHOTS = (0.1, 0.2, 0.5, 1.0)  # shares of the schedule after which every sample is evaluated
+
+
+@dataclass(frozen=True, eq=False)
+class TraceTable:
+    """What `Traces` measured.
+
+    Args:
+        loss: (runs, epochs, n) loss of a sample when it was presented in a minibatch, before the update.
+        margin: (runs, epochs, n) logit of its label minus the largest other logit, at presentation.
+        correct: (runs, epochs, n) whether it was classified right at presentation.
+        probability: (runs, epochs, n) probability of its label at presentation.
+        error: (runs, n) || p - e_y ||_2 after the last epoch, in evaluation mode.
+        gap: (runs, n) difference of the two highest probabilities, likewise.
+    """
+
+    loss: Tensor
+    margin: Tensor
+    correct: Tensor
+    probability: Tensor
+    error: Tensor
+    gap: Tensor
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Runs of the recipe on the training set, watched.
+
+    The runs are stopped after a share of the schedule, not shortened, so a longer run holds every shorter one: what was
+    measured to the end serves those who need only its beginning, who are charged for the beginning.
+
+    Args:
+        runs: Number of runs with different seeds.
+        until: Share of the schedule to train for, rounded to whole epochs, at least one.
+    """
+
+    runs: int = 1
+    until: float = 1.0
+
+    def measure(self, data: Splits, recipe: Recipe, ctx: Context) -> TraceTable:
+        """Train and watch, or read from the cache; charged to `ctx.ledger` as choosing."""
+        parts: list[dict[str, Tensor]] = []
+        for run in range(self.runs):
+            measured, ledger = _run(data.train, recipe, ctx, ctx.seed + 1_000_003 * run, self.until)
+            parts.append(measured)
+            ctx.ledger.charges.extend(ledger.charges)
+        return TraceTable(**{key: torch.stack([part[key] for part in parts]) for key in parts[0]})
+
+    def trainings(self) -> float:
+        """How many trainings of the recipe on the full data this is."""
+        return self.runs * self.until
+
+
+def _run(train: Dataset, recipe: Recipe, ctx: Context, seed: int, until: float) -> tuple[dict[str, Tensor], Ledger]:
+    per_epoch = -(-len(train) // recipe.batch_size)
+    epochs = recipe.steps_for(len(train)) / per_epoch
+    wanted = max(1, min(round(until * epochs), -(-recipe.steps_for(len(train)) // per_epoch)))
+    description = {"data": train.fingerprint, "recipe": recipe, "seed": seed}
+    snapshots = sorted({max(1, round(share * epochs)) for share in SNAPSHOTS if round(share * epochs) <= wanted} | {wanted})
+
+    def make(inner: Context) -> dict[str, Tensor]:
+        watch = _Watch(train, inner, wanted, snapshots)
+        fit(train, recipe, inner.with_(seed=seed), recorder=watch, stop_after=wanted, name="traces", phase="choose")
+        return watch.tensors
+
+    longest = ctx.cache and _longest(ctx, description, wanted, epochs)
+    measured, ledger = cached("traces", description, ctx, make, name=f"epochs-{longest or wanted}")
+    return _first(measured, ledger, wanted)
+
+
+def _longest(ctx: Context, description: object, wanted: int, epochs: float) -> int | None:
+    """A run in the cache that is long enough and was evaluated after just so many epochs."""
+    from modicum.spec import content_key
+    from modicum.store import Store
+
+    assert ctx.cache is not None
+    where = torch.device(ctx.device).type
+    folder = ctx.cache / "traces" / content_key("traces", description, where, torch.__version__)
+    if not folder.exists():
+        return None
+    shares = {max(1, round(share * epochs)) for share in SNAPSHOTS}
+    stored = [int(name[7:-12]) for name in Store(folder).names() if name.endswith(".safetensors")]
+    fits = [length for length in stored if length == wanted or (length > wanted and wanted in shares)]
+    return max(fits, default=None)
+
+
+def _first(measured: dict[str, Tensor], ledger: Ledger, wanted: int) -> tuple[dict[str, Tensor], Ledger]:
+    """The first epochs of a run, and what they cost: their training and one evaluation."""
+    at = measured["snapshots"].tolist().index(wanted)
+    rows = {key: measured[key][:wanted] for key in ("loss", "margin", "correct", "probability")}
+    rows |= {key: measured[key][at] for key in ("error", "gap")}
+    evaluations = [c for c in ledger.charges if c.what == "snapshot"]
+    (training,) = (c for c in ledger.charges if c.what == "traces")
+    training = replace(training, seconds=training.seconds - sum(c.seconds for c in evaluations))
+    share = wanted / len(measured["loss"])
+    return rows, Ledger([training.scaled(share), evaluations[at]])
+
+
+class _Watch:
+    """The recorder of a traced run."""
+
+    def __init__(self, train: Dataset, ctx: Context, epochs: int, snapshots: list[int]) -> None:
+        n = len(train)
+        self.train, self.ctx, self.snapshots = train, ctx, snapshots
+        self.labels = train.labels
+        self.tensors = {key: torch.zeros(epochs, n) for key in ("loss", "margin", "probability")}
+        self.tensors["correct"] = torch.zeros(epochs, n, dtype=torch.bool)
+        self.tensors |= {key: torch.zeros(len(snapshots), n) for key in ("error", "gap")}
+        self.tensors["snapshots"] = torch.tensor(snapshots)
+
+    def record(self, epoch: int, indices: Tensor, outputs: Tensor, losses: Tensor) -> None:
+        """Reduce the outputs of a batch to four numbers a sample."""
+        outputs = outputs.float()
+        labels = self.labels[indices].to(outputs.device)
+        rows = {
+            "loss": losses,
+            "margin": margin_of(outputs, labels),
+            "correct": outputs.argmax(1) == labels,
+            "probability": outputs.softmax(1).gather(1, labels[:, None])[:, 0],
+        }
+        for key, values in rows.items():
+            self.tensors[key][epoch, indices] = values.to("cpu")
+
+    def end_epoch(self, epoch: int, model: nn.Module) -> None:
+        """Evaluate every sample at the snapshots."""
+        if epoch + 1 not in self.snapshots:
+            return
+        at = self.snapshots.index(epoch + 1)
+        logits = forward(model, self.train, self.ctx, phase="choose", what="snapshot")
+        probabilities = logits.softmax(1)
+        self.tensors["error"][at] = error_norm(probabilities, self.labels)
+        self.tensors["gap"][at] = confidence_gap(probabilities)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was seen so far, and what it cost."""
+        return {"tensors": self.tensors, "charges": self.ctx.ledger.to_json()}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """The inverse of `state_dict`."""
+        self.tensors = state["tensors"]
+        self.ctx.ledger.charges[:] = Ledger.from_json(state["charges"]).charges

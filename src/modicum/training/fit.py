@@ -1,0 +1,354 @@
+"""The one training loop: tensors in memory, explicit hooks for the order, the loss and the record."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from modicum.context import Context
+from modicum.data.augment import make_augment
+from modicum.dataset import Dataset
+from modicum.errors import TrainingError
+from modicum.flops import count_flops
+from modicum.ledger import Charge, Ledger, Phase, peak_bytes
+from modicum.models import build
+from modicum.spec import content_key
+from modicum.training.evaluate import Evaluation, evaluate
+from modicum.training.order import Sampler, Shuffle
+from modicum.training.recipe import Recipe
+from modicum.training.schedule import learning_rate, make_optimizer
+
+__all__ = ["Fit", "Objective", "Recorder", "fit"]
+
+Objective: TypeAlias = Callable[[nn.Module, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+RESIDENT_BYTES = 4 << 30  # inputs up to this size are standardized once and stay on the device
+
+
+class Recorder(Protocol):
+    """Sees what happened, and changes nothing."""
+
+    def record(self, epoch: int, indices: Tensor, outputs: Tensor, losses: Tensor) -> None:
+        """A batch before its update: positions (b,), outputs (b, c), unweighted losses (b,)."""
+        ...
+
+    def end_epoch(self, epoch: int, model: nn.Module) -> None:
+        """After the last update of an epoch."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
+
+
+@dataclass
+class Fit:
+    """A trained model, its history and its ledger.
+
+    Args:
+        model: The trained module, in evaluation mode.
+        recipe: How it was trained.
+        history: Per epoch: mean loss, samples visited, learning rate at the end, seconds, forward and backward FLOPs.
+        ledger: What it cost.
+        device: Where the model is.
+    """
+
+    model: nn.Module
+    recipe: Recipe
+    history: dict[str, list[float]]
+    ledger: Ledger
+    device: str = "cpu"
+
+    def evaluate(self, dataset: Dataset) -> Evaluation:
+        """Score the model on a data set; the pass is charged to the fit's ledger."""
+        return evaluate(self.model, dataset, Context(device=self.device, ledger=self.ledger))
+
+
+def fit(
+    dataset: Dataset,
+    recipe: Recipe | None = None,
+    ctx: Context | None = None,
+    *,
+    sampler: Sampler | None = None,
+    objective: Objective | None = None,
+    recorder: Recorder | None = None,
+    stop_after: int | None = None,
+    name: str = "fit",
+    phase: Phase = "train",
+) -> Fit:
+    """Train a model on a data set.
+
+    The loss of a batch is `sum_i w_i l_i / b`. The order is a function of (seed, epoch), initial weights of the seed,
+    and what is drawn in a step of (seed, step): an interrupted run in a store continues to the same bits.
+
+    Args:
+        dataset: With targets.
+        recipe: How; a sensible one for the data when None.
+        ctx: Device, seed, ledger and store.
+        sampler: Gives the positions and weights of an epoch; every sample once in a new order when None.
+        objective: `(model, inputs, targets, indices) -> (losses (b,), outputs (b, c))`; cross-entropy with the
+            recipe's label smoothing, or squared error for regression, when None.
+        recorder: Sees every batch.
+        stop_after: Stop after so many epochs of the schedule.
+        name: Of the checkpoint in the store.
+        phase: What it is booked under.
+
+    Returns:
+        The fit; its charges are in `ctx.ledger` too.
+
+    Raises:
+        TrainingError: The data have no targets, or the loss is no longer finite.
+
+    Example:
+        >>> import modicum
+        >>> train, valid, test = modicum.load("digits")
+        >>> done = fit(train, Recipe(model="mlp", epochs=5))
+        >>> done.evaluate(test).score > 0.8
+        True
+    """
+    ctx = ctx or Context()
+    recipe = recipe or default_recipe(dataset)
+    if dataset.targets is None:
+        raise TrainingError("dataset has no targets; fit needs labels, soft labels or regression targets")
+    started = time.perf_counter()
+    run = _Run(dataset, recipe, ctx, sampler, objective, recorder, stop_after)
+    work = content_key(recipe, dataset.fingerprint, ctx.seed, stop_after) if ctx.store else None
+    for _ in ctx.loop(name, run.most_steps, [run], work):
+        if run.step():
+            break
+    if recipe.ema:
+        run.use_average()
+    if ctx.device == "cuda":
+        torch.cuda.synchronize()
+    charge = run.charge(phase, name, run.seconds_before + time.perf_counter() - started)
+    ctx.ledger.add(charge)
+    run.model.eval()
+    return Fit(run.model, recipe, run.history, Ledger([charge]), ctx.device)
+
+
+def default_recipe(dataset: Dataset) -> Recipe:
+    """A recipe that trains this kind of data well within seconds to minutes on a CPU.
+
+    Example:
+        >>> import modicum
+        >>> default_recipe(modicum.load("digits").train).model
+        'mlp'
+    """
+    if dataset.info.modality == "text":
+        return Recipe(model="bag", epochs=8, batch_size=64, optimizer="adamw", lr=3e-3, weight_decay=0.01)
+    if dataset.info.modality == "image" and dataset.inputs.shape[-1] >= 28:
+        return Recipe(model="convnet(width=32)", epochs=8, batch_size=64, lr=0.02, weight_decay=5e-4)
+    return Recipe(model="mlp", epochs=60, batch_size=32, lr=0.05 if dataset.info.task == "classification" else 0.01)
+
+
+def supervised(recipe: Recipe, dataset: Dataset) -> Objective:
+    """The loss of a recipe, per sample."""
+    if dataset.info.task == "regression":
+
+        def squared(model: nn.Module, inputs: Tensor, targets: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+            outputs = model(inputs)
+            return F.mse_loss(outputs.reshape(targets.shape), targets, reduction="none"), outputs
+
+        return squared
+
+    def entropy(model: nn.Module, inputs: Tensor, targets: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = model(inputs)
+        return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=recipe.label_smoothing), outputs
+
+    return entropy
+
+
+@dataclass
+class _Run:
+    """What changes while training, so that it can be saved and loaded."""
+
+    dataset: Dataset
+    recipe: Recipe
+    ctx: Context
+    sampler: Sampler | None
+    objective: Objective | None
+    recorder: Recorder | None
+    stop_after: int | None
+    epoch: int = 0
+    start: int = 0
+    steps: int = 0
+    seen: int = 0
+    forward: int = 0
+    backward: int = 0
+    seconds_before: float = 0.0
+    order: Tensor | None = None
+    weights: Tensor | None = None
+    history: dict[str, list[float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        recipe, dataset, ctx = self.recipe, self.dataset, self.ctx
+        self.began = time.perf_counter()
+        self.device = torch.device(ctx.device)
+        self.n = len(dataset)
+        self.batch = min(recipe.batch_size, self.n)
+        self.per_epoch = math.ceil(self.n / self.batch)
+        self.most_steps = recipe.steps_for(self.n)
+        self.epochs = self.most_steps / self.per_epoch
+        if self.stop_after is not None:
+            self.most_steps = min(self.most_steps, self.stop_after * self.per_epoch)
+        self.sampler = self.sampler or Shuffle(self.n, ctx.seed)
+        self.objective = self.objective or supervised(recipe, dataset)
+        self.augment = make_augment(recipe.augment, tuple(dataset.inputs.shape[1:])) if recipe.augment else None
+        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.layout = layout if dataset.inputs.ndim == 4 else torch.contiguous_format
+        self.model = build(recipe.model, dataset, ctx.seed).to(self.device, memory_format=self.layout).train()
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(recipe, self.parameters)
+        self.average = [p.detach().clone() for p in self.parameters] if recipe.ema else []
+        self.update_average = get_ema_multi_avg_fn(recipe.ema)
+        self.loss_sum = torch.zeros((), device=self.device)
+        self.source_seen = torch.zeros(len(dataset.info.sources), dtype=torch.int64)
+        self.counted: dict[tuple[int, ...], tuple[int, int]] = {}
+        self.uncounted: set[str] = set()
+        assert dataset.targets is not None
+        self.targets = dataset.targets.to(self.device)
+        self.resident: Tensor | None = None
+        if dataset.inputs.numel() * 4 <= RESIDENT_BYTES:
+            self.resident = dataset.prepare(dataset.inputs, self.device)
+            if self.layout is torch.channels_last:
+                self.resident = self.resident.contiguous(memory_format=self.layout)
+
+    def step(self) -> bool:
+        """One optimizer step; whether the run is finished."""
+        if self.order is None:
+            self._begin_epoch()
+        assert self.order is not None and self.sampler is not None and self.objective is not None
+        here = slice(self.start, self.start + self.batch)
+        indices = self.order[here]
+        inputs, targets = self._inputs(indices), self.targets[indices.to(self.device)]
+        share = self.start / max(1, len(self.order))
+        rate = learning_rate(self.recipe, min(1.0, (self.epoch + share) / self.epochs))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        shape = tuple(inputs.shape)
+        new = shape not in self.counted
+        mixed = self.recipe.precision == "bfloat16"
+        with count_flops() if new else nullcontext() as forward:
+            with torch.autocast(self.device.type, torch.bfloat16) if mixed else nullcontext():
+                losses, outputs = self.objective(self.model, inputs, targets, indices)
+            losses = losses.float()
+            loss = losses.mean() if self.weights is None else (losses * self.weights[here].to(self.device)).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        with count_flops() if new else nullcontext() as backward:
+            loss.backward()  # type: ignore[no-untyped-call]
+        if new:
+            self.counted[shape] = (forward.flops, backward.flops)
+            self.uncounted |= {*forward.uncounted, *backward.uncounted}
+        if self.recipe.clip:
+            nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
+        self.optimizer.step()
+        if self.average:
+            self.update_average(self.average, self.parameters, None)
+        losses = losses.detach()
+        self.loss_sum += losses.sum()
+        self.sampler.observe(indices, losses)
+        if self.recorder is not None:
+            self.recorder.record(self.epoch, indices, outputs.detach(), losses)
+        self.forward += self.counted[shape][0]
+        self.backward += self.counted[shape][1]
+        self.seen += len(indices)
+        self.steps += 1
+        self.start += len(indices)
+        if self.start >= len(self.order) or self.steps >= self.most_steps:
+            self._end_epoch(rate)
+        return self.epoch >= self.epochs or self.epoch == self.stop_after
+
+    def _begin_epoch(self) -> None:
+        assert self.sampler is not None
+        self.order, self.weights = self.sampler.order(self.epoch)
+        if self.dataset.weights is not None:
+            own = self.dataset.weights[self.order].float()
+            self.weights = own if self.weights is None else own * self.weights
+        self.loss_sum.zero_()
+
+    def _end_epoch(self, rate: float) -> None:
+        visited = self.start
+        if self.dataset.sources is not None and self.order is not None:
+            seen = self.dataset.sources[self.order[:visited]]
+            self.source_seen += torch.bincount(seen, minlength=len(self.source_seen))
+        loss = float(self.loss_sum) / max(1, visited)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss} after step {self.steps} of epoch {self.epoch}; try a lower lr than "
+                f"{self.recipe.lr}, clip=1.0, or look for extreme inputs"
+            )
+        seconds = self.seconds_before + time.perf_counter() - self.began
+        row = {"loss": loss, "samples": visited, "lr": rate, "seconds": seconds}
+        for key, value in {**row, "forward_flops": self.forward, "backward_flops": self.backward}.items():
+            self.history.setdefault(key, []).append(value)
+        if self.recorder is not None:
+            self.recorder.end_epoch(self.epoch, self.model)
+            self.model.train()
+        self.epoch, self.start, self.order, self.weights = self.epoch + 1, 0, None, None
+
+    def _inputs(self, indices: Tensor) -> Tensor:
+        if self.resident is not None:
+            inputs = self.resident[indices.to(self.device)]
+        else:
+            inputs = self.dataset.prepare(self.dataset.inputs[indices], self.device)
+        if self.augment is not None:
+            inputs = self.augment(inputs, self.ctx.generator("augment", self.steps))
+        return inputs
+
+    def use_average(self) -> None:
+        """Put the averaged weights in place."""
+        with torch.no_grad():
+            for parameter, mean in zip(self.parameters, self.average):
+                parameter.copy_(mean)
+
+    def charge(self, phase: Phase, what: str, seconds: float) -> Charge:
+        """The whole run as one charge."""
+        parameters = sum(p.numel() for p in self.model.parameters())
+        bits = sum(p.numel() * p.element_size() * 8 for p in self.model.parameters())
+        names, column = self.dataset.info.sources, self.dataset.sources
+        sizes = [] if column is None else torch.bincount(column, minlength=len(names)).tolist()
+        sources = {name: (int(seen), size) for name, seen, size in zip(names, self.source_seen.tolist(), sizes)}
+        return Charge(
+            phase,
+            what,
+            samples=self.seen,
+            labels=self.n,
+            forward_flops=self.forward,
+            backward_flops=self.backward,
+            seconds=seconds,
+            peak_bytes=peak_bytes() if self.device.type != "cuda" else torch.cuda.max_memory_allocated(),
+            parameters=parameters,
+            bits=bits,
+            uncounted=tuple(sorted(self.uncounted)),
+            sources=sources,
+        )
+
+    def _parts(self) -> dict[str, Any]:
+        return {"model": self.model, "optimizer": self.optimizer, "sampler": self.sampler, "recorder": self.recorder}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on."""
+        names = ("epoch", "start", "steps", "seen", "source_seen", "forward", "backward", "order", "weights", "history")
+        names += ("loss_sum", "average", "counted")
+        state = {name: getattr(self, name) for name in names}
+        state["seconds_before"] = self.seconds_before + time.perf_counter() - self.began
+        return state | {key: part.state_dict() for key, part in self._parts().items() if part is not None}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """The inverse of `state_dict`."""
+        parts = self._parts()
+        for key, value in state.items():
+            if key in parts:
+                parts[key].load_state_dict(value)
+            else:
+                setattr(self, key, value)
+        self.loss_sum = self.loss_sum.to(self.device)
+        self.average = [a.to(self.device) for a in self.average]
+        self.began = time.perf_counter()

@@ -1,0 +1,112 @@
+"""Which samples come when: a pure function of (seed, epoch), so that resuming replays nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from modicum.context import generator
+from modicum.dataset import Dataset
+from modicum.errors import DataError
+
+__all__ = ["Mixture", "Sampler", "Shuffle", "permutation"]
+
+
+class Sampler(Protocol):
+    """Gives the positions of an epoch, and may learn from the losses."""
+
+    def order(self, epoch: int) -> tuple[Tensor, Tensor | None]:
+        """Positions to visit in this epoch, in order, and their weights in the loss (None: all one)."""
+        ...
+
+    def observe(self, indices: Tensor, losses: Tensor) -> None:
+        """Learn the unweighted losses (b,) of the samples at these positions."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
+
+
+def permutation(n: int, seed: int, epoch: int) -> Tensor:
+    """A permutation of 0..n-1 that depends on the seed and the epoch only.
+
+    Example:
+        >>> bool((permutation(10, seed=0, epoch=3) == permutation(10, seed=0, epoch=3)).all())
+        True
+    """
+    return torch.randperm(n, generator=generator(seed, "order", epoch))
+
+
+class Shuffle:
+    """Every sample once an epoch, in a new order each time.
+
+    Args:
+        n: Number of samples.
+        seed: Of the order.
+    """
+
+    def __init__(self, n: int, seed: int = 0) -> None:
+        self.n, self.seed = n, seed
+
+    def order(self, epoch: int) -> tuple[Tensor, Tensor | None]:
+        """A permutation of all positions; no weights."""
+        return permutation(self.n, self.seed, epoch), None
+
+    def observe(self, indices: Tensor, losses: Tensor) -> None:
+        """Learn nothing."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the order is a pure function of the seed and the epoch."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Nothing to load."""
+
+
+class Mixture(Shuffle):
+    """Several sources drawn with given weights, whatever their sizes; every source in passes without replacement.
+
+    An epoch visits n samples, of which source s gives the share w_s; after T samples, source s of size n_s has been
+    seen w_s T / n_s times.
+
+    Args:
+        dataset: With a `sources` column.
+        weights: Share of each source by name; they are divided by their sum.
+        seed: Of the order.
+
+    Raises:
+        DataError: No sources, an unknown one, or a weight that is negative.
+
+    Example:
+        >>> import torch
+        >>> from modicum.dataset import Info
+        >>> data = Dataset(torch.zeros(4, 1), sources=torch.tensor([0, 0, 0, 1]), info=Info("unlabeled", sources=("a", "b")))
+        >>> positions, _ = Mixture(data, {"a": 1, "b": 1}).order(0)
+        >>> torch.bincount(data.sources[positions]).tolist()
+        [2, 2]
+    """
+
+    def __init__(self, dataset: Dataset, weights: Mapping[str, float], seed: int = 0) -> None:
+        super().__init__(len(dataset), seed)
+        if dataset.sources is None:
+            raise DataError("a mixture needs the column `sources`; `modicum.data.concatenate` makes one")
+        if set(weights) != set(dataset.info.sources) or min(weights.values()) < 0 or sum(weights.values()) <= 0:
+            raise DataError(f"weights={dict(weights)}; expected one number >= 0 for each of {dataset.info.sources}")
+        total = sum(weights.values())
+        self.members = [(dataset.sources == s).nonzero().flatten() for s in range(len(weights))]
+        self.shares = [weights[name] / total for name in dataset.info.sources]
+
+    def order(self, epoch: int) -> tuple[Tensor, Tensor | None]:
+        """n positions, the sources mixed; each source goes on where the epoch before left it."""
+        parts = []
+        for source, (members, share) in enumerate(zip(self.members, self.shares)):
+            first, last = (round(share * self.n * e) for e in (epoch, epoch + 1))
+            passes = range(first // len(members), -(-last // len(members)))
+            stream = torch.cat([permutation(len(members), self.seed + 7919 * source, p) for p in passes] or [members[:0]])
+            offset = first - passes.start * len(members)
+            parts.append(members[stream[offset : offset + last - first]])
+        mixed = torch.cat(parts)
+        return mixed[permutation(len(mixed), self.seed, epoch)], None
