@@ -15,7 +15,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modicum.comparison.compare import compare
     from modicum.comparison.frontier import Frontier
     from modicum.context import Context
     from modicum.data import load, save
@@ -27,10 +26,10 @@ if TYPE_CHECKING:
     from modicum.training.fit import Fit
     from modicum.training.many import fit_many
     from modicum.training.recipe import Recipe
-    from modicum.verbs import distill, fit, score, select
+    from modicum.verbs import compare, distill, fit, score, select
 
 _HOMES = {
-    "compare": "comparison.compare",
+    "compare": "verbs",
     "Frontier": "comparison.frontier",
     "Context": "context",
     "load": "data",

@@ -22,6 +22,7 @@ from modicum.errors import ModicumError
 from modicum.training.recipe import Recipe
 
 if TYPE_CHECKING:
+    from modicum.comparison.frontier import Frontier
     from modicum.context import Context
 
 __all__ = ["main"]
@@ -131,7 +132,8 @@ class Compare(Common):
 
     def run(self) -> None:
         """Compare, print the table and where the page is."""
-        from modicum.comparison.compare import DEFAULT_METHODS, Estimate, compare
+        from modicum.comparison import DEFAULT_METHODS, Estimate
+        from modicum.verbs import compare
 
         def announce(estimate: Estimate) -> None:
             _say(
@@ -153,9 +155,7 @@ class Compare(Common):
             announce=announce,
             **self.loading,
         )
-        from modicum.comparison.page import print_frontier
-
-        print_frontier(frontier, self.json)
+        _print_frontier(frontier, self.json)
 
 
 @dataclass(frozen=True)
@@ -180,15 +180,22 @@ class Score(Common):
 
         from modicum.verbs import score
 
-        scores = score(self.data, self.method, _recipe(self.recipe, self.data, self.loading), self.context(), **self.loading)
+        scores = score(
+            self.data, self.method, _recipe(self.recipe, self.data, self.loading), self.context(), **self.loading
+        )
         ranking = scores.ranking()
         rank = np.empty(len(scores), dtype=np.int64)
         rank[ranking] = np.arange(len(scores))
         out = Path(self.out or f"scores-{_stem(self.data)}-{scores.method}.parquet")
         _write_table(out, {"id": scores.ids, "score": scores.values, "rank": rank})
-        rows = [{"id": scores.ids[i], "score": float(scores.values[i]), "rank": int(rank[i])} for i in [*ranking[:5], *ranking[-5:]]]
+        rows = [
+            {"id": scores.ids[i], "score": float(scores.values[i]), "rank": int(rank[i])}
+            for i in [*ranking[:5], *ranking[-5:]]
+        ]
         note = f"{scores.method}: a {scores.kind} in {scores.unit}; rank 0 is kept first. {_cost(scores.ledger)} Written to {out}."
-        _print(rows, self.json, ["id", "score", "rank"], note, {"kind": scores.kind, "unit": scores.unit, "file": str(out)})
+        _print(
+            rows, self.json, ["id", "score", "rank"], note, {"kind": scores.kind, "unit": scores.unit, "file": str(out)}
+        )
 
 
 @dataclass(frozen=True)
@@ -370,7 +377,9 @@ class Evidence:
             Path(self.out).write_text(json.dumps(rows, indent=1))
         claims = [claim for row in rows["methods"] for claim in row["claims"]]
         columns = ["method", "claim", "measured", "deviation", "n", "baseline", "unit", "holds"]
-        _print(claims, self.json, columns, f"{sum(c['holds'] for c in claims)} of {len(claims)} claims hold here.", rows)
+        _print(
+            claims, self.json, columns, f"{sum(c['holds'] for c in claims)} of {len(claims)} claims hold here.", rows
+        )
 
 
 COMMANDS = (Methods, Compare, Score, Select, Distill, Fit, Resume, Report, Verify, Evidence)
@@ -380,7 +389,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 when done, 1 for a `ModicumError` (one line), 2 for wrong usage."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     kinds = tuple(Annotated[c, subcommand(c.__name__.lower(), prefix_name=False)] for c in COMMANDS)
-    command: Any = tyro.cli(Union[kinds], prog="modicum", description=__import__("modicum").__doc__.split("\n\n")[0], args=argv)  # type: ignore[arg-type]  # noqa: UP007
+    command: Any = tyro.cli(
+        Union[kinds], prog="modicum", description=__import__("modicum").__doc__.split("\n\n")[0], args=argv
+    )  # type: ignore[arg-type]  # noqa: UP007
     try:
         command.run()
     except ModicumError as error:
@@ -425,8 +436,7 @@ def _run_store(folder: str) -> Any:
 
 
 def _again(folder: str, as_json: bool, max_seconds: float | None) -> None:
-    from modicum.comparison.compare import compare
-    from modicum.comparison.page import print_frontier
+    from modicum.verbs import compare
 
     saved = _run_store(folder).read_json("run.json")
     recipe = Recipe(**{**saved["recipe"], "augment": tuple(saved["recipe"]["augment"])})
@@ -446,7 +456,44 @@ def _again(folder: str, as_json: bool, max_seconds: float | None) -> None:
         ctx=ctx,
         folder=folder,
     )
-    print_frontier(frontier, as_json)
+    _print_frontier(frontier, as_json)
+
+
+def _print_frontier(frontier: Frontier, as_json: bool) -> None:
+    """The table of a comparison, the answer, and where the page is."""
+    import numpy as np
+
+    rows = []
+    for row in frontier.rows():
+        deviation = f" ± {100 * np.std(row.test, ddof=1):.1f}" if len(row.seeds) > 1 else ""
+        score = (
+            f"{100 * np.mean(row.test):.1f}{deviation}" if frontier.metric == "accuracy" else f"{np.mean(row.test):.3f}"
+        )
+        rows.append(
+            {
+                "method": row.method,
+                "keep": row.budget,
+                frontier.metric: score,
+                "cost %": f"{100 * row.cost:.0f}",
+                "choosing %": f"{100 * row.cost * row.choose['flops'] / max(1.0, row.choose['flops'] + row.train['flops']):.0f}",
+                "seconds": f"{row.choose['seconds'] + row.train['seconds']:.1f}",
+                "seeds": len(row.seeds),
+            }
+        )
+    advice = frontier.recommendation
+    state = (
+        ""
+        if frontier.finished
+        else f" So far: {len(frontier.points)} of {frontier.planned} points; run again to go on."
+    )
+    note = f"\n{advice.sentence}\n{advice.detail}{state}\n" + "".join(f"Note: {n}\n" for n in frontier.notes)
+    more = {
+        "recommendation": {"sentence": advice.sentence, "detail": advice.detail, "verdict": advice.verdict},
+        "finished": frontier.finished,
+        "folder": str(frontier.folder),
+        "report": str(frontier.report),
+    }
+    _print(rows, as_json, list(rows[0]) if rows else [], note + f"Report: {frontier.report}", more)
 
 
 def _print(rows: list[dict[str, Any]], as_json: bool, columns: list[str], note: str, more: Any = None) -> None:
@@ -477,7 +524,13 @@ def _cost(ledger: Any) -> str:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 def _stem(data: str) -> str:

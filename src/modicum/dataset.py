@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -81,8 +82,7 @@ class Dataset:
         if not isinstance(self.inputs, Tensor) or self.inputs.ndim < 1:
             raise DataError(f"inputs must be a tensor of shape (n, ...), got {type(self.inputs).__name__}")
         n = len(self.inputs)
-        if self.ids is None:
-            object.__setattr__(self, "ids", np.arange(n))
+        object.__setattr__(self, "ids", np.arange(n) if self.ids is None else np.asarray(self.ids))
         for name in ("targets", "ids", "weights", "sources"):
             column = getattr(self, name)
             if column is not None and len(column) != n:
@@ -106,7 +106,7 @@ class Dataset:
             if low < 0 or high >= c:
                 bad = int(((targets < 0) | (targets >= c)).nonzero()[0])
                 raise DataError(
-                    f"targets: label {int(targets[bad])} of sample {self.ids[bad]!r} is out of range; "
+                    f"targets: label {int(targets[bad])} of sample {self.ids[bad].item()!r} is out of range; "
                     f"expected 0..{c - 1} for {c} classes"
                 )
 
@@ -115,6 +115,8 @@ class Dataset:
 
     def __getitem__(self, indices: Indices) -> Dataset:
         """The samples at these positions, in this order (a boolean mask keeps the order of the data)."""
+        if isinstance(indices, slice) and (indices.step or 1) < 0:  # torch has no negative steps
+            indices = list(range(len(self))[indices])
         if isinstance(indices, slice):
             at: Any = indices
             at_ids: Any = indices
@@ -122,7 +124,11 @@ class Dataset:
             if isinstance(indices, (int, np.integer)):
                 raise DataError(f"dataset[{indices}] is not a subset; use dataset[[{indices}]] for one sample")
             at = torch.as_tensor(np.asarray(indices)) if not isinstance(indices, Tensor) else indices.cpu()
-            at = at.long() if at.numel() == 0 else at
+            if at.ndim != 1 or (at.numel() and (at.dtype.is_floating_point or at.dtype.is_complex)):
+                raise DataError(
+                    f"indices are {at.dtype} of shape {tuple(at.shape)}; expected a list of integers or a mask"
+                )
+            at = at if at.dtype == torch.bool and len(at) else at.long()
             if at.dtype == torch.bool:
                 if len(at) != len(self):
                     raise DataError(f"a mask over {len(self)} samples needs as many entries, got {len(at)}")
@@ -132,7 +138,10 @@ class Dataset:
                     f"indices reach from {int(at.min())} to {int(at.max())}, but there are {len(self)} samples"
                 )
             at_ids = at.numpy()
-        pick = lambda column: None if column is None else column[at]  # noqa: E731
+
+        def pick(column: Tensor | None) -> Tensor | None:
+            return None if column is None else column[at]
+
         return Dataset(
             self.inputs[at], pick(self.targets), self.ids[at_ids], pick(self.weights), pick(self.sources), self.info
         )
@@ -188,11 +197,13 @@ class Dataset:
     def fingerprint(self) -> str:
         """sha256 over every column, so that a cached result can never be taken for that of other data."""
         digest = hashlib.sha256(json.dumps(asdict(self.info), sort_keys=True).encode())
-        for part, inputs in self.batches(max(1, (1 << 24) // max(1, self.inputs[0].numel()))):
+        for part, inputs in self.batches(max(1, (1 << 24) // max(1, math.prod(self.inputs.shape[1:])))):
             digest.update(np.ascontiguousarray(inputs.numpy()).view(np.uint8).data)
             digest.update("\n".join(map(str, self.ids[part].tolist())).encode())
         for column in (self.targets, self.weights, self.sources):
-            digest.update(b"-" if column is None else np.ascontiguousarray(column.numpy()).view(np.uint8).data)
+            digest.update(b"-" if column is None else f"{tuple(column.shape)} {column.dtype}".encode())
+            if column is not None:
+                digest.update(np.ascontiguousarray(column.numpy()).view(np.uint8).data)
         digest.update(f"{tuple(self.inputs.shape)} {self.inputs.dtype}".encode())
         return digest.hexdigest()
 

@@ -48,6 +48,7 @@ class Card:
         paper: Authors, title, year, arXiv number.
         saves: What it makes cheaper: samples, labels, compute, memory.
         tasks: The tasks it works on.
+        modalities: The kinds of data it works on.
     """
 
     key: str
@@ -55,6 +56,7 @@ class Card:
     paper: str
     saves: tuple[str, ...]
     tasks: tuple[str, ...] = ("classification",)
+    modalities: tuple[str, ...] = ("image", "tabular", "text")
 
 
 class Measurement(Protocol):

@@ -117,6 +117,8 @@ class Scores:
         labels: (n,) class indices, for budgets per class and class floors.
         order: Which difficulties to keep unless `kept` is told otherwise.
         errors: (n,) standard errors of the values where the method has them.
+        ties: (n,) which of equal scores comes first: the lowest. Without it, and where it is equal too, the id decides.
+        class_balance: The floor that the method's paper gives every class (see `kept`).
         ledger: What the scores cost.
 
     Raises:
@@ -136,13 +138,15 @@ class Scores:
     labels: Array | None = None
     order: Order = "hardest"
     errors: Array | None = None
+    ties: Array | None = None
+    class_balance: float = 0.0
     ledger: Ledger | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", np.asarray(self.values, dtype=np.float64))
         object.__setattr__(self, "ids", np.asarray(self.ids))
         n = len(self.values)
-        for name in ("ids", "labels", "errors"):
+        for name in ("ids", "labels", "errors", "ties"):
             column = getattr(self, name)
             if column is not None and len(column) != n:
                 raise DataError(f"{name} has {len(column)} rows but values has {n}")
@@ -162,7 +166,7 @@ class Scores:
         return len(self.values)
 
     def ranking(self, order: Order | None = None) -> Array:
-        """(n,) positions from the first to keep to the last; ties break by id.
+        """(n,) positions from the first to keep to the last; ties break by `ties`, then by id.
 
         Args:
             order: For difficulties `hardest`, `easiest` or `middle` (nearest the median rank first).
@@ -170,23 +174,24 @@ class Scores:
         Raises:
             DataError: An order is asked of values, which have only one, or it is unknown.
         """
+        then = (self.ids,) if self.ties is None else (self.ids, self.ties)
         if self.kind == "value":
             if order is not None:
                 raise DataError(
                     f"order={order!r} is for difficulties; {self.method} gives values: the highest are kept"
                 )
-            return np.lexsort((self.ids, -self.values))
+            return np.lexsort((*then, -self.values))
         order = order or self.order
-        hardest = np.lexsort((self.ids, -self.values))
+        hardest = np.lexsort((*then, -self.values))
         if order == "hardest":
             return hardest
         if order == "easiest":
-            return np.lexsort((self.ids, self.values))
+            return np.lexsort((*then, self.values))
         if order == "middle":
             # the rank of a tie is the mean rank of its members, so that equal scores are equally far from the middle
             _, inverse, counts = np.unique(self.values, return_inverse=True, return_counts=True)
             rank = (np.cumsum(counts) - (counts + 1) / 2)[inverse]
-            return np.lexsort((self.ids, np.abs(rank - (len(self) - 1) / 2)))
+            return np.lexsort((*then, np.abs(rank - (len(self) - 1) / 2)))
         raise DataError(f"order={order!r}; expected 'hardest', 'easiest' or 'middle'")
 
     def kept(self, budget: Budget | float | int | str, order: Order | None = None, class_balance: float = 0.0) -> Array:
@@ -195,13 +200,15 @@ class Scores:
         Args:
             budget: How much.
             order: See `ranking`.
-            class_balance: In [0, 1]: every class keeps at least this share of k / c samples (or all it has).
+            class_balance: In [0, 1]: every class keeps at least this share of k / c samples (or all it has); that of
+                the scores when None.
 
         Raises:
             BudgetError: The budget does not fit the data.
         """
         budget = as_budget(budget)
         ranking = self.ranking(order)
+        class_balance = self.class_balance if class_balance is None else class_balance
         if not 0 <= class_balance <= 1:
             raise BudgetError(f"class_balance={class_balance}; expected a share in [0, 1]")
         if budget.per_class is None and class_balance == 0:
@@ -223,7 +230,7 @@ class Scores:
         return np.sort(np.concatenate([ranking[first], rest]))
 
     def dropped(
-        self, budget: Budget | float | int | str, order: Order | None = None, class_balance: float = 0.0
+        self, budget: Budget | float | int | str, order: Order | None = None, class_balance: float | None = None
     ) -> Array:
         """Sorted positions of the samples that `kept` with the same arguments leaves out."""
         mask = np.ones(len(self), dtype=bool)

@@ -1,6 +1,6 @@
 """Which way of spending less works here? The protocol: controls, budgets, seeds, frontier, recommendation."""
 
-from modicum.comparison.compare import DEFAULT_METHODS, Estimate, compare
+from modicum.comparison.compare import DEFAULT_METHODS, Estimate, run
 from modicum.comparison.controls import Full, Short
 from modicum.comparison.frontier import Frontier, Point, Recommendation, Row
 from modicum.comparison.recommend import difference, lower_bound, recommend
@@ -14,8 +14,8 @@ __all__ = [
     "Recommendation",
     "Row",
     "Short",
-    "compare",
     "difference",
     "lower_bound",
     "recommend",
+    "run",
 ]

@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from modicum.comparison.controls import Full, Short
+from modicum.comparison.controls import Short
 from modicum.comparison.frontier import Frontier, Point, summarize
+from modicum.comparison.keep import keep_for_report
 from modicum.comparison.prepare import Plan, prepare
 from modicum.comparison.recommend import recommend
-from modicum.context import Context, home
-from modicum.data import load, overlap
+from modicum.context import Context
+from modicum.data import overlap
 from modicum.dataset import Splits
 from modicum.errors import BudgetError, ModicumError
+from modicum.evidence import environment
 from modicum.ledger import Ledger, peak_bytes
 from modicum.methods import Distiller, Training, as_methods, spec
 from modicum.scores import Budget, as_budget
 from modicum.spec import content_key
 from modicum.store import Store
 from modicum.training.evaluate import evaluate
-from modicum.training.fit import default_recipe, fit
+from modicum.training.fit import fit
 from modicum.training.recipe import Recipe
 
-__all__ = ["DEFAULT_METHODS", "Estimate", "compare"]
+__all__ = ["DEFAULT_METHODS", "Estimate", "describe", "run", "with_controls"]
 
 DEFAULT_METHODS = (
     *("full", "random", "stratified", "short"),
     *("el2n(runs=3)", "forgetting(runs=1)", "aum", "margin", "knn-shapley", "ssp"),
-    *("herding", "k-center-greedy", "infobatch", "dm(iterations=200)"),
+    *("herding", "k-center-greedy", "infobatch", "dm(iterations=100)"),
 )
-"""What is compared unless told otherwise. Where the paper averages more runs than a comparison can pay for, fewer."""
+"""What is compared unless told otherwise. Where the paper averages more runs or iterates longer than a comparison can pay
+for, fewer and shorter; the table says so."""
 
 
 @dataclass(frozen=True)
@@ -68,116 +66,105 @@ class Cell:
         return content_key(spec(self.method), str(self.budget), self.seed)
 
 
-def compare(
-    data: Any,
-    methods: Sequence[Any] = DEFAULT_METHODS,
-    budgets: Sequence[Budget | float | int | str] = ("10%", "30%", "50%"),
-    seeds: int = 5,
-    recipe: Recipe | None = None,
+def run(
+    data: Splits,
+    methods: Sequence[Any],
+    budgets: Sequence[Budget | float | int | str],
+    seeds: int,
+    recipe: Recipe,
+    ctx: Context,
     *,
     target: float | None = None,
     margin: float = 0.005,
     max_seconds: float | None = None,
-    limit: int | None = None,
-    label: str | None = None,
-    ctx: Context | None = None,
-    folder: str | os.PathLike[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
     announce: Callable[[Estimate], None] = lambda estimate: None,
 ) -> Frontier:
-    """Find out which way of spending less works here.
+    """Make every point that the run folder does not hold yet, and say what they mean.
 
-    For each seed, budget and method: choose or make what to train on, train by the same recipe for the same number of
-    steps, evaluate. The controls `full`, `random`, `stratified` and `short` take part whatever is asked for. Choices are
-    made on the validation split and reported on the test split.
+    For each seed, method and budget: choose or make what to train on, train by the same recipe for the same number of
+    steps, evaluate. The controls take part whatever is asked for. Choices are made on the validation split and reported
+    on the test split, which no method sees.
 
     Args:
-        data: What `modicum.load` understands.
+        data: Training, validation and test split.
         methods: Keys, keys with options, or method objects.
-        budgets: How much to keep, such as `10%`, 500 or `10/class`.
-        seeds: Number of repetitions; fewer than two give no interval.
-        recipe: How to train; one that suits the data when None.
+        budgets: How much to keep.
+        seeds: Number of repetitions; the first is `ctx.seed`.
+        recipe: How to train.
+        ctx: Its store is the run folder, held by this process.
         target: The score on the validation split to reach; the mean of the full runs less `margin` when None.
         margin: See `target`.
-        max_seconds: Stop then, with the best answer so far; running again goes on.
-        limit: Use at most so many training samples.
-        label: Which label column to use.
-        ctx: Device, and whether to show progress. Its seed is the first of the seeds.
-        folder: Of the run; made from the description of the work when None, so that running again continues.
+        max_seconds: Stop then, with the best answer so far.
+        settings: Remembered in `run.json`, so that the run can be resumed.
         announce: Is told the estimate before the work starts.
 
     Returns:
-        The frontier; its page is at `frontier.report`.
+        The frontier so far.
 
     Raises:
-        ModicumError: The data or an argument cannot be used.
-
-    Example:
-        >>> import tempfile
-        >>> from modicum.training.recipe import Recipe
-        >>> short = Recipe(model="linear", epochs=2)
-        >>> found = compare("iris", ["random"], ["50%"], seeds=2, recipe=short, folder=tempfile.mkdtemp())
-        >>> sorted({point.method for point in found.points})
-        ['full', 'random', 'short', 'stratified']
+        ModicumError: An argument cannot be used, or the folder holds another comparison.
     """
-    ctx = ctx or Context()
-    splits = load(data, limit=limit, label=label)
-    recipe = recipe or default_recipe(splits.train)
     asked = [as_budget(b) for b in budgets]
-    chosen = _with_controls(as_methods(methods), splits)
     if seeds < 1 or not asked:
         raise ModicumError(f"seeds={seeds}, budgets={list(budgets)}; expected at least one of each")
     for budget in asked:
-        _fraction(budget, splits)
-    work = {
-        "data": [d.fingerprint for d in splits],
-        "methods": [spec(m) for m in chosen],
-        "budgets": [str(b) for b in asked],
+        _fraction(budget, data)
+    chosen = with_controls(as_methods(methods), data)
+    cells = list(_cells(chosen, asked, [ctx.seed + s for s in range(seeds)], data))
+    store = ctx.store
+    assert store is not None
+    work = describe(data, chosen, asked, seeds, recipe, ctx)
+    plain = {"methods": work["methods"], "budgets": work["budgets"], "seeds": seeds, "seed": ctx.seed}
+    _remember(store, work, {**(settings or {}), **plain, "target": [target, margin], "recipe": vars(recipe)})
+    points = _points(store)
+    todo = [cell for cell in cells if cell.name not in points]
+    if todo and max_seconds != 0:
+        started = time.monotonic()
+        announce(_estimate(todo, data, recipe, _pilot(data, recipe, ctx), ctx))
+        _make_points(todo, points, data, recipe, ctx, max_seconds, started)
+    done = tuple(points[cell.name] for cell in cells if cell.name in points)
+    metric = "R²" if data.train.info.task == "regression" else "accuracy"
+    advice = recommend(summarize(done), metric, margin, target)
+    return Frontier(
+        done, metric, advice, store.folder, len(done) == len(cells), len(cells), _notes(data, store)
+    )
+
+
+def describe(
+    data: Splits, methods: Sequence[Any], budgets: Sequence[Budget], seeds: int, recipe: Recipe, ctx: Context
+) -> dict[str, Any]:
+    """All that the numbers of a comparison depend on."""
+    return {
+        "data": [d.fingerprint for d in data],
+        "methods": [spec(m) for m in methods],
+        "budgets": [str(b) for b in budgets],
         "seeds": [ctx.seed, seeds],
         "recipe": recipe,
-        "target": [target, margin],
     }
-    name = Path(str(data)).stem if isinstance(data, (str, os.PathLike)) else splits.train.info.source or "data"
-    store = Store(folder or home() / f"compare-{name.replace(':', '-')}-{content_key(work, length=8)}")
-    cache = ctx.cache or home() / "cache"
-    with store.locked():
-        ctx = ctx.with_(store=store, cache=cache)
-        command = {"command": "compare", "data": str(data), "limit": limit, "label": label, "max_seconds": max_seconds}
-        _remember(store, work, {**command, "methods": work["methods"], "budgets": work["budgets"], "seeds": seeds, "seed": ctx.seed})
-        points = _points(store)
-        cells = list(_cells(chosen, asked, [ctx.seed + s for s in range(seeds)]))
-        todo = [cell for cell in cells if cell.name not in points]
-        if todo:
-            started = time.monotonic()
-            pilot = _pilot(splits, recipe, ctx)
-            announce(_estimate(todo, splits, recipe, pilot, ctx))
-            _run(todo, points, splits, recipe, store, ctx, max_seconds, started)
-        done = tuple(points[cell.name] for cell in cells if cell.name in points)
-        metric = "R²" if splits.train.info.task == "regression" else "accuracy"
-        advice = recommend(summarize(done), metric, margin, target)
-        frontier = Frontier(done, metric, advice, store.folder, len(done) == len(cells), len(cells), _notes(splits))
-        if todo or not store.has("report.html"):
-            from modicum.comparison.page import write_page
-
-            store.write_table("points.parquet", frontier.table())
-            write_page(frontier, splits, recipe, store, ctx)
-    return frontier
 
 
-def _with_controls(methods: list[Any], data: Splits) -> list[Any]:
+def with_controls(methods: list[Any], data: Splits) -> list[Any]:
+    """The methods that work on these data, the controls first."""
     task = data.train.info.task
     names = {m.card.key for m in methods}
     missing = [key for key in ("full", "random", "stratified", "short") if key not in names]
     everything = as_methods(missing) + methods
     order = ("full", "random", "stratified", "short")
     everything.sort(key=lambda m: order.index(m.card.key) if m.card.key in order else len(order))
-    return [m for m in everything if task in m.card.tasks and data.train.info.modality in getattr(m.card, "modalities", ("image", "tabular", "text"))]
+    return [m for m in everything if task in m.card.tasks and data.train.info.modality in m.card.modalities]
 
 
-def _cells(methods: Sequence[Any], budgets: Sequence[Budget], seeds: Sequence[int]) -> Iterator[Cell]:
+def _cells(methods: Sequence[Any], budgets: Sequence[Budget], seeds: Sequence[int], data: Splits) -> Iterator[Cell]:
+    smallest = min(budgets, key=lambda budget: _fraction(budget, data))
     for seed in seeds:
         for method in methods:
-            once = isinstance(method, Training) and not isinstance(method, Short)
-            yield from (Cell(method, budget, seed) for budget in ([None] if once else budgets))
+            own: Sequence[Budget | None] = budgets
+            if isinstance(method, Training) and not isinstance(method, Short):
+                own = [None]
+            elif isinstance(method, Distiller):
+                own = [smallest]  # synthetic sets are for the smallest budgets; larger ones cost more than they save
+            yield from (Cell(method, budget, seed) for budget in own)
 
 
 def _fraction(budget: Budget | None, data: Splits) -> float:
@@ -190,17 +177,18 @@ def _fraction(budget: Budget | None, data: Splits) -> float:
         raise BudgetError(f"{error} (training split of {train.info.source})") from error
 
 
-def _run(
+def _make_points(
     todo: Sequence[Cell],
     points: dict[str, Point],
     data: Splits,
     recipe: Recipe,
-    store: Store,
     ctx: Context,
     max_seconds: float | None,
     started: float,
 ) -> None:
     plans: dict[tuple[str, int], Plan] = {}
+    store = ctx.store
+    assert store is not None
     with ctx.progress("compare", len(todo)) as done:
         for number, cell in enumerate(todo):
             if max_seconds is not None and time.monotonic() - started > max_seconds:
@@ -217,6 +205,8 @@ def _point(cell: Cell, data: Splits, recipe: Recipe, ctx: Context, plans: dict[t
     steps = max(1, round(fraction * recipe.steps_for(len(data.train))))
     here = ctx.with_(seed=cell.seed, ledger=Ledger())
     plan = prepare(cell.method, cell.budget, data, recipe, here, plans)
+    if cell.seed == ctx.seed:
+        keep_for_report(plan, spec(cell.method), cell.budget, here)
     shortened = replace(recipe, steps=steps)
     done = fit(plan.dataset, shortened, here, sampler=plan.sampler, name=f"fit-{cell.name}")
     valid, test = (evaluate(done.model, d, here, what=what) for d, what in ((data.valid, "valid"), (data.test, "test")))
@@ -283,8 +273,7 @@ def _remember(store: Store, work: dict[str, Any], command: dict[str, Any]) -> No
         if store.read_json("run.json")["key"] != key:
             raise ModicumError(f"{store.folder} holds another comparison; choose another folder or remove it")
         return
-    versions = {"modicum": _version(), "torch": torch.__version__, "numpy": np.__version__, "threads": torch.get_num_threads()}
-    store.write_json("run.json", {"key": key, **command, "recipe": vars(work["recipe"]), "target": work["target"], "versions": versions})
+    store.write_json("run.json", {"key": key, **command, "environment": environment()})
 
 
 def _points(store: Store) -> dict[str, Point]:
@@ -293,12 +282,10 @@ def _points(store: Store) -> dict[str, Point]:
     return {name: Point.from_json(row) for name, row in store.read_json("points.json").items()}
 
 
-def _notes(data: Splits) -> tuple[str, ...]:
-    found = overlap(data)
-    return tuple(found.notes())
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("modicum")
+def _notes(data: Splits, store: Store) -> tuple[str, ...]:
+    """What a reader must know about the data; looked for once a run."""
+    if not store.has("notes.json"):
+        found = overlap(data)
+        shared = [*found.valid.exact, *found.test.exact, *found.valid.near, *found.test.near]
+        store.write_json("notes.json", [str(found)] if shared else [])
+    return tuple(store.read_json("notes.json"))

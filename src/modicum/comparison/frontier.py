@@ -178,7 +178,9 @@ def summarize(points: Sequence[Point]) -> list[Row]:
 def _row(group: list[Point], reference: float) -> Row:
     def costs(phase: Any) -> dict[str, float]:
         totals = [p.ledger.total(phase) for p in group]
-        return {key: float(np.mean([getattr(t, key) for t in totals])) for key in ("flops", "seconds", "samples", "labels")}
+        return {
+            key: float(np.mean([getattr(t, key) for t in totals])) for key in ("flops", "seconds", "samples", "labels")
+        }
 
     choose, train = costs("choose"), costs("train")
     return Row(

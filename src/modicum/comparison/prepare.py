@@ -25,11 +25,13 @@ class Plan:
         dataset: The samples.
         sampler: Gives their order; the plain one when None.
         scores: Where the samples were chosen by scores.
+        synthetic: Whether the samples were made.
     """
 
     dataset: Dataset
     sampler: Sampler | None = None
     scores: Scores | None = None
+    synthetic: bool = False
 
 
 def measure(method: Any, data: Splits, recipe: Recipe, ctx: Context) -> list[Any]:
@@ -75,8 +77,7 @@ def prepare(
     assert budget is not None
     if isinstance(method, Valuation):
         if key not in known:
-            scores = score_with(method, data, recipe, ctx.with_(ledger=Ledger()))
-            known[key] = Plan(train, scores=scores)
+            known[key] = Plan(train, scores=score_with(method, data, recipe, ctx.with_(ledger=Ledger())))
         scores = known[key].scores
         assert scores is not None and scores.ledger is not None
         ctx.ledger.charges.extend(scores.ledger.charges)
@@ -85,5 +86,8 @@ def prepare(
         measured = measure(method, data, recipe, ctx)
         return Plan(train[method.select(data, budget, ctx, *measured)])
     if isinstance(method, Distiller):
-        return Plan(method.distill(data, budget, recipe, ctx, *measure(method, data, recipe, ctx)))
-    raise ModicumError(f"{type(method).__name__} has none of score, select, distill, sampler; a method needs one of them")
+        made = method.distill(data, budget, recipe, ctx, *measure(method, data, recipe, ctx))
+        return Plan(made, synthetic=True)
+    raise ModicumError(
+        f"{type(method).__name__} has none of score, select, distill, sampler; a method needs one of them"
+    )

@@ -54,7 +54,9 @@ def difference(ours: Row, theirs: Row) -> tuple[float, float, float, float]:
     return mean, mean - half, mean + half, p
 
 
-def recommend(rows: Sequence[Row], metric: str = "accuracy", margin: float = 0.005, target: float | None = None) -> Recommendation:
+def recommend(
+    rows: Sequence[Row], metric: str = "accuracy", margin: float = 0.005, target: float | None = None
+) -> Recommendation:
     """The cheapest row whose lower confidence bound on the validation split reaches the target.
 
     The cost is the FLOPs of choosing and training together, and the controls take part, so a method is recommended

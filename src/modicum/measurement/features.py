@@ -57,7 +57,11 @@ class Features:
 
     def measure(self, data: Splits, recipe: Recipe, ctx: Context) -> FeatureTable:
         """Encode, or read from the cache; charged to `ctx.ledger` as choosing."""
-        description: dict[str, Any] = {"encoder": self.encoder, "train": data.train.fingerprint, "valid": data.valid.fingerprint}
+        description: dict[str, Any] = {
+            "encoder": self.encoder,
+            "train": data.train.fingerprint,
+            "valid": data.valid.fingerprint,
+        }
         if self.encoder == "inputs":
             if data.train.info.modality != "text":
                 with ctx.ledger.clock("choose", "features"):

@@ -77,7 +77,9 @@ def _run(train: Dataset, recipe: Recipe, ctx: Context, seed: int, until: float) 
     epochs = recipe.steps_for(len(train)) / per_epoch
     wanted = max(1, min(round(until * epochs), -(-recipe.steps_for(len(train)) // per_epoch)))
     description = {"data": train.fingerprint, "recipe": recipe, "seed": seed}
-    snapshots = sorted({max(1, round(share * epochs)) for share in SNAPSHOTS if round(share * epochs) <= wanted} | {wanted})
+    snapshots = sorted(
+        {max(1, round(share * epochs)) for share in SNAPSHOTS if round(share * epochs) <= wanted} | {wanted}
+    )
 
     def make(inner: Context) -> dict[str, Tensor]:
         watch = _Watch(train, inner, wanted, snapshots)

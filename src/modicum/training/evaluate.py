@@ -98,7 +98,9 @@ def evaluate(
     if dataset.info.task == "regression":
         targets = dataset.targets.float().reshape(len(dataset), -1)
         error = F.mse_loss(outputs.reshape(targets.shape), targets)
-        return Evaluation(float(1 - error / targets.var(0, correction=0).mean().clamp_min(1e-12)), "R²", float(error), None)
+        return Evaluation(
+            float(1 - error / targets.var(0, correction=0).mean().clamp_min(1e-12)), "R²", float(error), None
+        )
     correct = outputs.argmax(1) == dataset.labels
     loss = F.cross_entropy(outputs, dataset.targets if dataset.targets.ndim == 2 else dataset.labels)
     return Evaluation(float(correct.double().mean()), "accuracy", float(loss), correct)

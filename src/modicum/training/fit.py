@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from modicum.context import Context
-from modicum.data.augment import make_augment
+from modicum.data.augment import make_augment, mixed_targets
 from modicum.dataset import Dataset
 from modicum.errors import TrainingError
 from modicum.flops import count_flops
@@ -224,10 +224,12 @@ class _Run:
         """One optimizer step; whether the run is finished."""
         if self.order is None:
             self._begin_epoch()
-        assert self.order is not None and self.sampler is not None and self.objective is not None
+        assert self.order is not None
+        assert self.sampler is not None
+        assert self.objective is not None
         here = slice(self.start, self.start + self.batch)
         indices = self.order[here]
-        inputs, targets = self._inputs(indices), self.targets[indices.to(self.device)]
+        inputs, targets = self._batch(indices)
         share = self.start / max(1, len(self.order))
         rate = learning_rate(self.recipe, min(1.0, (self.epoch + share) / self.epochs))
         for group in self.optimizer.param_groups:
@@ -293,14 +295,18 @@ class _Run:
             self.model.train()
         self.epoch, self.start, self.order, self.weights = self.epoch + 1, 0, None, None
 
-    def _inputs(self, indices: Tensor) -> Tensor:
+    def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Standardized, augmented inputs and their targets."""
+        there = indices.to(self.device)
+        targets = self.targets[there]
         if self.resident is not None:
-            inputs = self.resident[indices.to(self.device)]
+            inputs = self.resident[there]
         else:
             inputs = self.dataset.prepare(self.dataset.inputs[indices], self.device)
-        if self.augment is not None:
-            inputs = self.augment(inputs, self.ctx.generator("augment", self.steps))
-        return inputs
+        if self.augment is None:
+            return inputs, targets
+        draw = self.augment.draw(len(indices), self.ctx.generator("augment", self.steps))
+        return self.augment.apply(inputs, draw), mixed_targets(targets, draw, self.dataset.classes)
 
     def use_average(self) -> None:
         """Put the averaged weights in place."""

@@ -105,7 +105,9 @@ class Mixture(Shuffle):
         for source, (members, share) in enumerate(zip(self.members, self.shares)):
             first, last = (round(share * self.n * e) for e in (epoch, epoch + 1))
             passes = range(first // len(members), -(-last // len(members)))
-            stream = torch.cat([permutation(len(members), self.seed + 7919 * source, p) for p in passes] or [members[:0]])
+            stream = torch.cat(
+                [permutation(len(members), self.seed + 7919 * source, p) for p in passes] or [members[:0]]
+            )
             offset = first - passes.start * len(members)
             parts.append(members[stream[offset : offset + last - first]])
         mixed = torch.cat(parts)

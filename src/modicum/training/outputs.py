@@ -76,7 +76,8 @@ def error_norm(probabilities: Tensor, targets: Tensor) -> Tensor:
     """
     at = _at_targets("probabilities", probabilities, targets)
     one = torch.ones((), dtype=probabilities.dtype, device=probabilities.device)
-    return torch.linalg.vector_norm(probabilities.scatter_add(-1, at, -one.expand(at.shape)), dim=-1)
+    norm: Tensor = torch.linalg.vector_norm(probabilities.scatter_add(-1, at, -one.expand(at.shape)), dim=-1)
+    return norm
 
 
 def confidence_gap(probabilities: Tensor) -> Tensor:

@@ -1,0 +1,178 @@
+"""The page of a comparison, put together from its parts; it loads nothing from anywhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from modicum.report.chart import chart_data, chart_label, legend, looks
+from modicum.report.content import DataSummary, ReportContent
+from modicum.report.format import count, escape, metric, plus_minus, quantity, ratio, script_json, seconds
+from modicum.report.pictures import cost_panels, galleries, histograms
+from modicum.report.tables import (
+    correlation_table,
+    distinct,
+    keep_tables,
+    keep_warnings,
+    options,
+    results_table,
+)
+
+__all__ = ["page"]
+
+# before the first paint, so that a chosen theme does not flash and controls that need scripts show only where they work
+BOOT = (
+    "document.documentElement.classList.add('js');"
+    "try{const t=localStorage.getItem('modicum-theme');if(t)document.documentElement.dataset.theme=t}catch{}"
+)
+VERDICTS = {"method": "A method pays here", "control": "A control is enough here", "none": "Nothing reaches the target"}
+
+
+def page(content: ReportContent) -> str:
+    """The HTML document of a comparison, complete in itself.
+
+    Everything a reader or a data set could have named is escaped; a content security policy allows exactly the page's
+    own scripts and no request, so that opening the file reaches nothing outside it.
+
+    Args:
+        content: What to show.
+
+    Returns:
+        The text of an HTML file of about 5 to 6 MB, 4.8 of them the plotting script; write it as UTF-8.
+
+    Example:
+        >>> from modicum.report.content import DataSummary, Recommendation, ReportContent
+        >>> answer = Recommendation("Train on everything.", "Nothing was compared.", "none")
+        >>> text = page(ReportContent("digits", DataSummary("digits", 10, 5, 5), "accuracy", 0.9, answer, ()))
+        >>> text.startswith("<!doctype html>"), "Train on everything." in text
+        (True, True)
+    """
+    from plotly.offline import get_plotlyjs
+
+    scripts = {"boot": BOOT, "plotly": get_plotlyjs(), "script": _read("page.js")}
+    hashes = " ".join(f"'sha256-{_hash(s)}'" for s in scripts.values())
+    policy = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
+    shown = {**_parts(content), **scripts, "policy": policy, "style": _read("page.css")}
+    return re.sub(r"\{\{(\w+)\}\}", lambda m: shown[m[1]], _read("page.html"))
+
+
+def _read(name: str) -> str:
+    return resources.files("modicum.report").joinpath(name).read_text("utf-8")
+
+
+def _hash(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+
+
+def _parts(content: ReportContent) -> dict[str, str]:
+    rows = content.rows
+    series = looks(rows)
+    answer = content.recommendation
+    classes = distinct([part.name for s in content.scores for part in s.counts if part.name])
+    return {
+        "title": escape(content.title),
+        "sentence": escape(answer.sentence),
+        "detail": escape(answer.detail),
+        "verdict": answer.verdict,
+        "verdict_text": VERDICTS[answer.verdict],
+        "facts": _facts(content),
+        "warnings": _notice(content.data.warnings),
+        "chart_label": chart_label(content),
+        "legend": "".join(legend(s) for s in series),
+        "families": options(distinct([r.family for r in rows])),
+        "budgets": options(distinct([r.budget for r in rows])),
+        "rows": count(len(rows)),
+        "table": results_table(content),
+        "cost": cost_panels(rows),
+        "histograms": histograms(content.scores) or _none("No method of this comparison scores samples."),
+        "classes": options(classes),
+        "correlation": correlation_table(content) if content.correlation else "",
+        "galleries": galleries(content.galleries) or _none("There are no samples to show."),
+        "keep_warnings": keep_warnings(content.keep_rates)
+        if content.keep_rates
+        else _none("Classes were not counted."),
+        "keep": keep_tables(content.keep_rates),
+        "data": _data(content.data),
+        "settings": _settings(content.settings),
+        "uncounted": _uncounted(content.uncounted),
+        "command": escape(content.command),
+        "json": script_json(chart_data(content, series)),
+    }
+
+
+def _none(text: str) -> str:
+    return f'<p class="calm">{text}</p>'
+
+
+def _notice(lines: Sequence[str]) -> str:
+    if not lines:
+        return ""
+    return f'<div class="notice" role="note"><p>About the data:</p><ul>{_items(lines)}</ul></div>'
+
+
+def _items(lines: Sequence[str]) -> str:
+    return "".join(f"<li>{escape(line)}</li>" for line in lines)
+
+
+def _facts(content: ReportContent) -> str:
+    """The few numbers that the answer stands on."""
+    name = content.metric
+    facts = [("Target", metric(content.target, name), f"{name} to reach; choices are made on the validation split")]
+    picked = [r for r in content.rows if r.recommended]
+    full = [r for r in content.rows if r.method == "full" and not r.recommended]
+    for heading, row in [("Recommended", r) for r in picked[:1]] + [("All the data", r) for r in full[:1]]:
+        cost = f"{quantity(row.flops, 'FLOP')}, {seconds(row.seconds)}"
+        where = "" if heading == "All the data" else f"{row.method} at {row.budget}: "
+        facts.append((heading, plus_minus(row.test_mean, row.test_std, name), f"{where}{cost}"))
+    if picked:
+        facts.append(
+            ("Recommended, cost", ratio(picked[0].cost_ratio), "the FLOPs of training on everything, choosing included")
+        )
+    return "".join(
+        f"<div><dt>{escape(head)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
+        for head, value, note in facts
+    )
+
+
+def _data(data: DataSummary) -> str:
+    names = ", ".join(data.classes)
+    classes = f"{len(data.classes)}: {names}" if data.classes else "none"
+    facts: dict[str, Any] = {"Data set": data.name, "Modality": data.modality or "not stated", "Classes": classes}
+    facts |= {
+        "Training samples": count(data.train),
+        "Validation samples": count(data.valid),
+        "Test samples": count(data.test),
+    }
+    notes = f"<ul>{_items(data.notes)}</ul>" if data.notes else ""
+    return _list(facts) + notes
+
+
+def _list(values: Mapping[str, Any]) -> str:
+    return (
+        f"<dl>{''.join(f'<div><dt>{escape(k)}</dt><dd>{escape(_plain(v))}</dd></div>' for k, v in values.items())}</dl>"
+    )
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
+    if value is None:
+        return "not set"
+    return ", ".join(_plain(v) for v in value) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    groups = {k: v for k, v in settings.items() if isinstance(v, Mapping)}
+    single = {k: v for k, v in settings.items() if k not in groups}
+    text = f"<div><h3>Comparison</h3>{_list(single)}</div>" if single else ""
+    return text + "".join(f"<div><h3>{escape(k[:1].upper() + k[1:])}</h3>{_list(v)}</div>" for k, v in groups.items())
+
+
+def _uncounted(names: Sequence[str]) -> str:
+    if not names:
+        return _none("Every operation that ran has a formula and is in the FLOPs above.")
+    return f"<p>These operations have no formula, so the FLOPs above leave them out:</p><ul class='tags'>{_items(names)}</ul>"

@@ -1,0 +1,195 @@
+"""InfoBatch: skip well-learned samples at random while training, and weight the others so that gradients stay right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from modicum.context import generator
+from modicum.errors import DataError
+from modicum.methods import Card
+from modicum.training.order import permutation
+
+if TYPE_CHECKING:
+    from modicum.context import Context
+    from modicum.dataset import Splits
+    from modicum.training.recipe import Recipe
+
+__all__ = ["InfoBatch", "InfoBatchSampler"]
+
+
+class InfoBatchSampler(torch.utils.data.Sampler[int]):
+    """Positions to visit in each epoch, from the losses last seen.
+
+    Samples whose last loss is below the mean are well learned. Of these L, each epoch keeps `(1 - r) |L|` at random
+    (rounded at random, so that it is right in expectation) with weight `1 / (1 - r)`; all others have weight 1. The
+    expected weighted gradient is the gradient on all data. A sample never seen is never skipped, and the last epochs
+    visit everything. The order is that of plain training with the skipped samples left out: with `ratio=0` it is plain
+    training to the bit.
+
+    In a loop of your own::
+
+        sampler = InfoBatchSampler(len(data), epochs=60)
+        loader = DataLoader(data_with_indices, batch_size=64, sampler=sampler)
+        for epoch in range(60):
+            sampler.set_epoch(epoch)
+            for inputs, targets, indices in loader:
+                losses = cross_entropy(model(inputs), targets, reduction="none")
+                sampler.update(indices, losses).backward()
+
+    Memory is 12 n bytes.
+
+    Args:
+        n: Number of samples.
+        epochs: Of the whole training run; fractions are allowed.
+        ratio: Share r of the well-learned samples to skip, in [0, 1).
+        delta: Share of the run, at its beginning, in which samples are skipped, in [0, 1].
+        seed: Of the order and of what is skipped.
+
+    Raises:
+        DataError: A number is out of range.
+
+    Example:
+        >>> sampler = InfoBatchSampler(100, epochs=8, ratio=0.5)
+        >>> sampler.observe(torch.arange(100), torch.arange(100.0))
+        >>> positions, weights = sampler.order(1)
+        >>> len(positions), weights.unique().tolist(), float(weights.sum())
+        (75, [1.0, 2.0], 100.0)
+
+    Reference:
+        Qin et al., InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning, 2024, arXiv 2303.04947.
+    """
+
+    def __init__(self, n: int, epochs: float, ratio: float = 0.5, delta: float = 0.875, seed: int = 0) -> None:
+        for name, value, right, expected in (
+            ("n", n, n >= 1, "an integer >= 1"),
+            ("epochs", epochs, epochs > 0, "a number > 0"),
+            ("ratio", ratio, 0 <= ratio < 1, "a share in [0, 1)"),
+            ("delta", delta, 0 <= delta <= 1, "a share in [0, 1]"),
+        ):
+            if not right:
+                raise DataError(f"{name}={value!r}; expected {expected}")
+        self.n, self.epochs, self.ratio, self.delta, self.seed = n, epochs, ratio, delta, seed
+        self.losses = torch.full((n,), torch.nan)
+        self._epoch = 0
+        self._started = -1
+        self._before = self.losses.clone()
+
+    def order(self, epoch: int) -> tuple[Tensor, Tensor | None]:
+        """Positions of an epoch and their weights in the loss: a function of (seed, epoch) and of the losses seen
+        before it began. None instead of weights when nothing is skipped."""
+        if epoch != self._started:
+            self._started, self._before = epoch, self.losses.clone()
+        plain = permutation(self.n, self.seed, epoch)
+        if self.ratio == 0 or epoch >= math.floor(self.delta * self.epochs + 1e-9):
+            return plain, None
+        weights = self._weights(epoch)[plain]
+        visited = weights > 0
+        if bool(visited.all()):
+            return plain, None
+        return plain[visited], weights[visited]
+
+    def _weights(self, epoch: int) -> Tensor:
+        learned = (self._before < self._before.nanmean()).nonzero().flatten()  # NaN, never seen, compares as false
+        draw = generator(self.seed, "infobatch", epoch)
+        exact = (1 - self.ratio) * len(learned)
+        keep = int(exact) + int(float(torch.rand((), generator=draw, dtype=torch.float64)) < exact - int(exact))
+        weights = torch.ones(self.n)
+        weights[learned] = 0.0
+        weights[learned[torch.randperm(len(learned), generator=draw)[:keep]]] = 1 / (1 - self.ratio)
+        return weights
+
+    def observe(self, indices: Tensor, losses: Tensor) -> None:
+        """Remember losses for the epochs to come.
+
+        Args:
+            indices: (b,) positions.
+            losses: (b,) their losses, not weighted and not averaged.
+
+        Raises:
+            DataError: One loss for the whole batch, or shapes that do not fit.
+        """
+        if losses.ndim != 1 or losses.shape != indices.shape:
+            raise DataError(
+                f"losses has shape {tuple(losses.shape)} for indices of shape {tuple(indices.shape)}; expected one loss "
+                "a sample: use reduction='none'"
+            )
+        self.losses[indices.cpu()] = losses.detach().to("cpu", self.losses.dtype)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the rest of the run depends on."""
+        return {
+            "losses": self.losses.clone(),
+            "before": self._before.clone(),
+            "started": self._started,
+            "epoch": self._epoch,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """The inverse of `state_dict`."""
+        if len(state["losses"]) != self.n:
+            raise DataError(f"losses of the saved state are for {len(state['losses'])} samples; expected {self.n}")
+        self.losses, self._before = state["losses"].clone(), state["before"].clone()
+        self._started, self._epoch = int(state["started"]), int(state["epoch"])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch the next iteration is for."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.order(self._epoch)[0].tolist()
+
+    def __len__(self) -> int:
+        return len(self.order(self._epoch)[0])
+
+    @property
+    def weights(self) -> Tensor:
+        """(n,) weight of each sample in the loss of this epoch; 0 for one that is skipped."""
+        positions, weights = self.order(self._epoch)
+        if weights is None:
+            return torch.ones(self.n)
+        return torch.zeros(self.n).index_copy_(0, positions, weights)
+
+    def update(self, indices: Tensor, losses: Tensor) -> Tensor:
+        """Remember the losses (b,) of a batch and give the loss to train on, `sum_i w_i l_i / b`."""
+        self.observe(indices, losses)
+        return (losses * self.weights[indices.cpu()].to(losses)).mean()
+
+
+@dataclass(frozen=True)
+class InfoBatch:
+    """Train on all data, but visit what is learned less often.
+
+    Args:
+        ratio: Share of the well-learned samples to skip.
+        delta: Share of the run in which samples are skipped.
+    """
+
+    ratio: float = 0.5
+    delta: float = 0.875
+
+    card: ClassVar[Card] = Card(
+        key="infobatch",
+        title="Skip well-learned samples while training",
+        paper="Qin et al., InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning, 2024, "
+        "arXiv 2303.04947",
+        saves=("compute",),
+        tasks=("classification", "regression"),
+    )
+
+    def needs(self) -> tuple[()]:
+        """Nothing."""
+        return ()
+
+    def sampler(self, data: Splits, recipe: Recipe, ctx: Context) -> InfoBatchSampler:
+        """The order of samples for a training run by this recipe."""
+        n = len(data.train)
+        if n < 1:
+            raise DataError("train has 0 samples; expected at least one")
+        epochs = recipe.steps_for(n) / math.ceil(n / min(recipe.batch_size, n))
+        return InfoBatchSampler(n, epochs, self.ratio, self.delta, ctx.seed)

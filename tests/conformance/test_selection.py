@@ -1,0 +1,218 @@
+"""What every selection promises, checked on every selection there is, on synthetic measurements."""
+
+import dataclasses
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from modicum.context import Context
+from modicum.dataset import Dataset, Info, Splits
+from modicum.errors import ModicumError
+from modicum.ledger import Ledger
+from modicum.methods import Selector, Training, family_of, make, spec, table
+from modicum.scores import Budget
+from modicum.training.order import permutation
+from modicum.training.recipe import Recipe
+
+N, CLASSES = 60, 3
+RECIPE = Recipe(epochs=8, batch_size=10)
+
+
+@dataclass(frozen=True)
+class Line:
+    """How a method is tried: with which options, whether it reads features, and whether it balances classes."""
+
+    method: str
+    features: bool = False
+    balanced: bool = False
+
+
+LINES = {
+    "random": Line("random"),
+    "stratified": Line("stratified", balanced=True),
+    "herding": Line("herding(encoder='inputs')", features=True, balanced=True),
+    "k-center-greedy": Line("k-center-greedy(encoder='inputs')", features=True),
+    "infobatch": Line("infobatch(ratio=0.3)"),
+}
+
+METHODS = {key: kind for key, kind in table().items() if family_of(kind) == "selection"}
+SELECTORS = [key for key, kind in METHODS.items() if isinstance(kind(), Selector)]
+WHILE_TRAINING = [key for key, kind in METHODS.items() if isinstance(kind(), Training)]
+READERS = [key for key in SELECTORS if key in LINES and LINES[key].features]
+BUDGETS = [Budget(keep=0.25), Budget(keep=7), Budget(per_class=4), Budget(keep=1.0)]
+
+
+def splits(order=None, ids=None):
+    draw = np.random.default_rng(0)
+    targets = torch.from_numpy(draw.permutation(np.arange(N) % CLASSES))
+    inputs = torch.from_numpy(draw.normal(size=(N, 4)).astype(np.float32))
+    names = draw.permutation(1000)[:N] if ids is None else ids
+    data = Dataset(inputs, targets, ids=names, info=Info(classes=tuple("abc")))
+    train = data if order is None else data[order]
+    return Splits(train, data[:9], data[:9])
+
+
+def measured(key, order=None):
+    if not LINES[key].features:
+        return ()
+    rows = torch.randn(N, 4, generator=torch.Generator().manual_seed(1))
+    return (SimpleNamespace(train=rows if order is None else rows[torch.as_tensor(order)], valid=rows[:9]),)
+
+
+def method_of(key):
+    return make(LINES[key].method)
+
+
+def selected(key, budget=BUDGETS[0], order=None, seed=0):
+    return method_of(key).select(splits(order), budget, Context(seed=seed), *measured(key, order))
+
+
+def test_every_selection_has_a_line():
+    assert set(LINES) == set(METHODS), "add one line to LINES for each selection"
+    assert {*SELECTORS, *WHILE_TRAINING} == set(METHODS)
+
+
+@pytest.mark.parametrize("key", METHODS)
+def test_is_a_frozen_dataclass_with_a_card(key):
+    kind = METHODS[key]
+    assert kind.__dataclass_params__.frozen
+    assert all(f.default is not dataclasses.MISSING for f in dataclasses.fields(kind))
+    assert kind.card.key == key
+    assert kind.card.title
+    assert kind.card.paper
+    assert kind.card.saves
+    assert spec(kind()) == key
+    assert make(spec(method_of(key))) == method_of(key)
+    assert len(method_of(key).needs()) == LINES[key].features
+    assert all(callable(need.measure) for need in method_of(key).needs())
+
+
+@pytest.mark.parametrize("key", SELECTORS)
+class TestSelector:
+    @pytest.mark.parametrize("budget", BUDGETS, ids=str)
+    def test_gives_sorted_positions_of_the_right_number(self, key, budget):
+        kept = selected(key, budget)
+        assert isinstance(kept, np.ndarray)
+        assert kept.dtype == np.int64
+        assert len(kept) == budget.count(N, CLASSES)
+        assert (np.diff(kept) > 0).all()
+        assert kept[0] >= 0
+        assert kept[-1] < N
+        if LINES[key].balanced and budget.per_class:
+            assert np.bincount(splits().train.targets[kept]).tolist() == [budget.per_class] * CLASSES
+
+    def test_same_seed_same_bits(self, key):
+        assert np.array_equal(selected(key), selected(key))
+
+    def test_another_order_of_the_samples_permutes_the_answer(self, key):
+        order = np.random.default_rng(3).permutation(N)
+        straight = splits().train.ids[selected(key)]
+        permuted = splits(order).train.ids[selected(key, order=order)]
+        assert sorted(straight.tolist()) == sorted(permuted.tolist())
+
+    def test_inputs_are_not_written_to(self, key):
+        data, given = splits(), measured(key)
+        before = [table.train.clone() for table in given]
+        method_of(key).select(data, BUDGETS[0], Context(), *given)
+        assert all(torch.equal(b, table.train) for b, table in zip(before, given))
+        assert data.train.fingerprint == splits().train.fingerprint
+
+    def test_ledger_only_grows(self, key):
+        ctx = Context(ledger=Ledger())
+        for times in (1, 2):
+            before = list(ctx.ledger.charges)
+            method_of(key).select(splits(), BUDGETS[0], ctx, *measured(key))
+            assert ctx.ledger.charges[: len(before)] == before
+            assert len(ctx.ledger.charges) == times
+        assert ctx.ledger.total("choose").seconds == ctx.ledger.total().seconds > 0
+        assert (ctx.ledger.total().flops > 0) == LINES[key].features
+
+    def test_no_samples(self, key):
+        data = splits()
+        with pytest.raises(ModicumError, match="train has 0 samples; expected at least one"):
+            method_of(key).select(data._replace(train=data.train[[]]), Budget(keep=1), Context(), *measured(key))
+
+    def test_one_class_is_enough(self, key):
+        data = splits()
+        one = data.train.replace(targets=torch.ones(N, dtype=torch.int64))
+        assert len(method_of(key).select(data._replace(train=one), BUDGETS[0], Context(), *measured(key))) == 15
+
+    def test_repeated_ids(self, key):
+        with pytest.raises(ModicumError, match="ids of train must be unique, but 0 comes twice"):
+            method_of(key).select(splits(ids=np.zeros(N, int)), BUDGETS[0], Context(), *measured(key))
+
+    def test_more_than_there_is(self, key):
+        with pytest.raises(ModicumError, match="asks for 61 samples, but there are 60"):
+            selected(key, Budget(keep=61))
+
+
+@pytest.mark.parametrize("key", READERS)
+class TestReaderOfFeatures:
+    def test_not_finite(self, key):
+        (given,) = measured(key)
+        given.train[5, 0] = torch.nan
+        with pytest.raises(ModicumError, match=r"features\[\d+, 0\] is nan; expected finite"):
+            method_of(key).select(splits(), BUDGETS[0], Context(), given)
+
+    def test_wrong_shape(self, key):
+        (given,) = measured(key)
+        for wrong in (given.train[:-1], given.train[:, 0], given.train[:, :0], None):
+            with pytest.raises(ModicumError, match=r"train features is .*; expected a tensor of shape \(60, d\)"):
+                method_of(key).select(splits(), BUDGETS[0], Context(), SimpleNamespace(train=wrong, valid=None))
+
+    def test_equal_samples(self, key):
+        (given,) = measured(key)
+        given.train[30:] = given.train[:30]
+        kept = method_of(key).select(splits(), BUDGETS[0], Context(), given)
+        assert len(np.unique(kept)) == 15
+
+
+@pytest.mark.parametrize("key", WHILE_TRAINING)
+class TestWhileTraining:
+    def sampler(self, key, seed=0):
+        made = method_of(key).sampler(splits(), RECIPE, Context(seed=seed))
+        if made is not None:
+            made.observe(torch.arange(N), torch.rand(N, generator=torch.Generator().manual_seed(2)))
+        return made
+
+    def test_same_seed_same_bits(self, key):
+        for epoch in range(8):
+            (a, v), (b, w) = self.sampler(key).order(epoch), self.sampler(key).order(epoch)
+            assert torch.equal(a, b)
+            assert (v is None and w is None) or torch.equal(v, w)
+
+    def test_visits_fewer_samples_once_each_and_weights_fit(self, key):
+        visits = 0
+        for epoch in range(8):
+            positions, weights = self.sampler(key).order(epoch)
+            assert len(positions.unique()) == len(positions)
+            assert int(positions.max()) < N
+            assert weights is None or (weights.shape == positions.shape and bool((weights > 0).all()))
+            visits += len(positions)
+        assert visits < 8 * N
+
+    def test_interrupted_and_resumed_equals_uninterrupted(self, key):
+        whole, resumed = self.sampler(key), self.sampler(key)
+        for epoch in range(8):
+            positions, _ = whole.order(epoch)
+            half = len(positions) // 2
+            losses = torch.rand(len(positions), generator=torch.Generator().manual_seed(epoch))
+            other, _ = resumed.order(epoch)
+            resumed.observe(other[:half], losses[:half])
+            state, resumed = resumed.state_dict(), method_of(key).sampler(splits(), RECIPE, Context())
+            resumed.load_state_dict(state)
+            assert torch.equal(resumed.order(epoch)[0], positions)
+            resumed.observe(positions[half:], losses[half:])
+            whole.observe(positions, losses)
+
+    def test_begins_as_plain_training(self, key):
+        fresh = method_of(key).sampler(splits(), RECIPE, Context())
+        assert torch.equal(fresh.order(0)[0], permutation(N, 0, 0))
+
+    def test_no_samples(self, key):
+        data = splits()
+        with pytest.raises(ModicumError, match="train has 0 samples; expected at least one"):
+            method_of(key).sampler(data._replace(train=data.train[[]]), RECIPE, Context())
