@@ -51,6 +51,7 @@ class Common:
         json: Print the result as JSON, and nothing else on standard output.
         label: Which label column of the data to use.
         limit: Use at most so many training samples.
+        checkpoint_seconds: Seconds between two checkpoints of long work.
     """
 
     device: str = "auto"
@@ -58,12 +59,19 @@ class Common:
     json: bool = False
     label: str | None = None
     limit: int | None = None
+    checkpoint_seconds: float = 30.0
 
     def context(self) -> Context:
         """The context of the command, with the shared cache."""
         from modicum.context import Context, home
 
-        return Context(device=self.device, seed=self.seed, cache=home() / "cache", show=sys.stderr.isatty())
+        return Context(
+            device=self.device,
+            seed=self.seed,
+            cache=home() / "cache",
+            checkpoint_seconds=self.checkpoint_seconds,
+            show=sys.stderr.isatty(),
+        )
 
     @property
     def loading(self) -> dict[str, Any]:

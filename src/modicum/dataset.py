@@ -33,6 +33,8 @@ class Info:
         classes: Names of the classes, in the order of the class indices.
         mean: What to subtract from the inputs, per channel or column, in the units of the stored inputs.
         std: What to divide by afterwards. Empty when the inputs are used as stored.
+        target_mean: Of regression targets; models are trained on (target - target_mean) / target_std.
+        target_std: See `target_mean`.
         columns: Names of the tabular columns.
         vocabulary: Tokens of a text data set; index 0 is padding, index 1 the unknown token.
         sources: Names of the sources of a mixture, in the order of `Dataset.sources`.
@@ -44,6 +46,8 @@ class Info:
     classes: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    target_mean: float = 0.0
+    target_std: float = 1.0
     columns: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = field(default=(), repr=False)
     sources: tuple[str, ...] = ()
@@ -185,7 +189,7 @@ class Dataset:
         moved = inputs.to(device, non_blocking=True)
         if self.info.modality == "text":
             return moved.long()
-        moved = moved.float() if not moved.is_floating_point() else moved
+        moved = moved.float()
         if not self.info.mean:
             return moved
         shape = (1, -1) + (1,) * (moved.ndim - 2)

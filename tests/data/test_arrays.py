@@ -84,10 +84,10 @@ def test_flipped_bits_and_truncation_are_found(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "a.npz").read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "flipped.npz").write_bytes(content)
-    with pytest.raises(DataError, match="flipped.npz:inputs.npy is damaged: Bad CRC-32"):
+    with pytest.raises(DataError, match=r"flipped.npz:inputs.npy is damaged: Bad CRC-32"):
         load(tmp_path / "flipped.npz")
     (tmp_path / "short.npz").write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match="short.npz is not a readable .npz file"):
+    with pytest.raises(DataError, match=r"short.npz is not a readable .npz file"):
         load(tmp_path / "short.npz")
 
 

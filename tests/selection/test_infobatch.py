@@ -61,11 +61,10 @@ def test_only_well_learned_are_skipped_and_the_rest_keep_their_order():
 
 
 def test_unseen_are_never_skipped():
-    sampler = InfoBatchSampler(50, epochs=8)
-    assert sampler.order(0)[1] is None
-    sampler.observe(torch.arange(20), torch.arange(20.0))
     for seed in range(20):
-        sampler.seed = seed
+        sampler = InfoBatchSampler(50, epochs=8, seed=seed)
+        assert sampler.order(0)[1] is None
+        sampler.observe(torch.arange(20), torch.arange(20.0))
         assert set(range(20, 50)) <= set(sampler.order(1)[0].tolist())
 
 

@@ -94,7 +94,7 @@ def test_blocks_and_threads_agree_with_the_loop(dtype, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_equal_points_tie_whatever_rounding_says(dtype):
+def test_equal_points_tie_whatever_rounding_says(dtype, monkeypatch):
     draw = np.random.default_rng(1)
     train = np.tile(draw.normal(size=(37, 129)).astype(dtype) * 1000, (3, 1))  # odd sizes reach the edges of a product
     labels = np.tile(np.arange(37) % 2, 3)
@@ -103,6 +103,9 @@ def test_equal_points_tie_whatever_rounding_says(dtype):
     values = knn_shapley(train, labels, valid, wanted)
     exact = loop(train.astype(np.float64), labels, valid.astype(np.float64), wanted, 5)
     np.testing.assert_allclose(values, exact, atol=1e-6)
+    module = import_module("modicum.valuation.knn_shapley")
+    monkeypatch.setattr(module, "_on_cpu", module._on_accelerator)  # the other route, here on the CPU too
+    np.testing.assert_allclose(knn_shapley(train, labels, valid, wanted), exact, atol=1e-6)
 
 
 def test_mirrored_integers_tie_by_position():

@@ -126,9 +126,7 @@ def run(
     done = tuple(points[cell.name] for cell in cells if cell.name in points)
     metric = "R²" if data.train.info.task == "regression" else "accuracy"
     advice = recommend(summarize(done), metric, margin, target)
-    return Frontier(
-        done, metric, advice, store.folder, len(done) == len(cells), len(cells), _notes(data, store)
-    )
+    return Frontier(done, metric, advice, store.folder, len(done) == len(cells), len(cells), _notes(data, store))
 
 
 def describe(

@@ -11,12 +11,12 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, get_args
 
 import numpy as np
 
 from modicum.data.raw import BLOCK, Array, Desk, Encoded, Inputs, Raw, blocks, checked_ids, rows_per_block
-from modicum.dataset import Modality
+from modicum.dataset import Modality, Task
 from modicum.errors import DataError
 
 __all__ = ["ArrayInputs", "from_arrays", "from_samples", "read_npz"]
@@ -247,7 +247,8 @@ def read_npz(path: Path, desk: Desk) -> dict[str, Raw]:
                 weights=weights,
                 sources=read(keys.get("sources")),
                 classes=tuple(stated.get("classes", ())),
-                info={k: tuple(stated[k]) for k in ("columns", "vocabulary", "sources") if stated.get(k)},
+                info={k: tuple(stated[k]) for k in ("columns", "vocabulary", "sources") if stated.get(k)}
+                | ({"task": stated["task"]} if stated.get("task") in get_args(Task) else {}),
             )
     if "train" not in result:
         expected = "train_images and train_labels, x_train and y_train, or inputs and targets"

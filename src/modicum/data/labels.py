@@ -14,8 +14,8 @@ from modicum.errors import DataError
 
 __all__ = ["class_values", "encode_labels", "infer_task", "strata"]
 
-MANY = 64  # more different numbers than this, with under FEW samples each, are a quantity and not a class
-FEW = 5
+MANY = 20  # more different numbers than this, with under FEW samples each, are a quantity and not a class
+FEW = 3
 
 
 def infer_task(raw: Raw, task: Task | None) -> Task:
@@ -24,7 +24,7 @@ def infer_task(raw: Raw, task: Task | None) -> Task:
     Raises:
         DataError: A label is missing, or the labels cannot serve the task that was asked for.
     """
-    labels = raw.labels
+    labels, task = raw.labels, task or raw.info.get("task")
     if labels is None or task == "unlabeled":
         return "unlabeled"
     _check_present(raw, labels)

@@ -226,7 +226,7 @@ def _finish(
     some = {name: raw for name, raw in parts.items() if len(raw)}
     encoded = train.inputs.encode(some, desk)
     report(encoded.damages, desk)
-    info = Info(task=task, classes=classes, source=name, **{**train.info, **encoded.info})
+    info = Info(**{**train.info, **encoded.info, "task": task, "classes": classes, "source": name})
     made = {}
     for part, raw in some.items():
         left = raw.drop(encoded.dropped[part]) if len(encoded.dropped.get(part, ())) else raw
@@ -297,18 +297,21 @@ def standardized(dataset: Dataset) -> Dataset:
     """The same samples with `info.mean` and `info.std` measured on them, a block at a time.
 
     Per channel of images and per column of tables, in the units of the stored inputs; a standard deviation of 0
-    becomes 1. Texts stay as they are.
+    becomes 1. Texts stay as they are. Regression targets get `info.target_mean` and `info.target_std` likewise.
 
     Example:
         >>> import torch
         >>> standardized(Dataset(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))).info.std
         (1.0, 1.0)
     """
+    if dataset.info.task == "regression" and dataset.targets is not None and len(dataset):
+        center, scale = float(dataset.targets.double().mean()), float(dataset.targets.double().std(correction=0))
+        dataset = dataset.replace(info=replace(dataset.info, target_mean=center, target_std=scale or 1.0))
     if dataset.info.modality == "text" or len(dataset) == 0 or dataset.inputs.ndim < 2:
         return dataset
     over = [0, *range(2, dataset.inputs.ndim)]
     width, count = dataset.inputs.shape[1], dataset.inputs.numel() // dataset.inputs.shape[1]
-    step = max(1, (1 << 21) // max(1, dataset.inputs[0].numel()))
+    step = max(1, (1 << 18) // max(1, dataset.inputs[0].numel()))
     total, square = torch.zeros(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
     shape = (1, -1) + (1,) * (dataset.inputs.ndim - 2)
     for _, block in dataset.batches(step):

@@ -39,7 +39,7 @@ __all__ = [
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
 MAP_ABOVE = 1 << 30  # bytes of decoded inputs above which they are laid out in a mapped file instead of memory
-BLOCK = 1 << 24  # bytes that a pass over big inputs holds at once
+BLOCK = 1 << 22  # bytes that a pass over big inputs holds at once
 
 
 @dataclass(frozen=True)

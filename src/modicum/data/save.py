@@ -112,9 +112,9 @@ def table(dataset: Dataset) -> pa.Table:
 def _batches(dataset: Dataset) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
 
-    metadata = {
-        b"modicum": json.dumps({"classes": dataset.info.classes, "vocabulary": dataset.info.vocabulary}).encode()
-    }
+    info = dataset.info
+    stated = {"task": info.task, "classes": info.classes, "vocabulary": info.vocabulary}
+    metadata = {b"modicum": json.dumps(stated).encode()}
     for part, _ in dataset.batches(ROWS):
         some = dataset[part]
         columns = {"id": pa.array(some.ids), **_input_columns(some)}

@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from modicum.data.arrays import INPUTS, LABELS, check_finite
 from modicum.data.files import Stream, from_table
 from modicum.data.raw import Array, Desk, Encoded, Options, Raw, checked_ids
+from modicum.dataset import Task
 from modicum.errors import DataError
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def interpret(stream: Stream, options: Options, labelled: bool = True) -> Raw:
     label = _label_column(stream, options, labelled)
     used = [n for n in ("id", label, WEIGHTS) if n in names and n not in options.inputs]
     taken = stream.batches([n for n in used if n is not None] or names[:1])
-    side = pa.Table.from_batches(list(taken)) if used else None
+    side = pa.Table.from_batches(list(taken), pa.schema([stream.schema.field(n) for n in used])) if used else None
     total = len(side) if side is not None else sum(len(batch) for batch in stream.batches(names[:1]))
     if total == 0:
         raise DataError(f"{stream.source} has no rows")
@@ -123,7 +124,8 @@ def interpret(stream: Stream, options: Options, labelled: bool = True) -> Raw:
         weights,
         tuple(stated.get("classes", ())),
         stream.source,
-        {k: tuple(stated[k]) for k in ("vocabulary",) if stated.get(k) and kind == "text"},
+        ({"vocabulary": tuple(stated["vocabulary"])} if stated.get("vocabulary") and kind == "text" else {})
+        | ({"task": stated["task"]} if stated.get("task") in get_args(Task) else {}),
     )
 
 

@@ -66,6 +66,7 @@ class Features:
             if data.train.info.modality != "text":
                 with ctx.ledger.clock("choose", "features"):
                     return FeatureTable(*(d.prepare(d.inputs).flatten(1).float() for d in data[:2]))
+            description["seed"] = ctx.seed
             measured, ledger = cached("features", description, ctx, lambda inner: _latent_semantics(data, inner))
         else:
             description |= {"recipe": recipe, "until": self.until, "seed": ctx.seed}
@@ -78,8 +79,7 @@ class Features:
         return self.until if self.encoder == "trained" else 0.0
 
     def _trained(self, data: Splits, recipe: Recipe, ctx: Context) -> dict[str, Tensor]:
-        epochs = recipe.steps_for(len(data.train)) * recipe.batch_size / len(data.train)
-        stop_after = max(1, round(self.until * epochs))
+        stop_after = recipe.whole_epochs(len(data.train), self.until)
         model = fit(data.train, recipe, ctx, stop_after=stop_after, name="encoder", phase="choose").model
         encode = {"function": features, "phase": "choose", "what": "features"}
         return {"train": forward(model, data.train, ctx, **encode), "valid": forward(model, data.valid, ctx, **encode)}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from modicum.context import Context
 from modicum.dataset import Dataset, Splits
+from modicum.errors import TrainingError
 from modicum.ledger import Ledger
 from modicum.measurement.cache import cached
 from modicum.training.evaluate import forward
@@ -73,25 +74,28 @@ class Traces:
 
 
 def _run(train: Dataset, recipe: Recipe, ctx: Context, seed: int, until: float) -> tuple[dict[str, Tensor], Ledger]:
-    per_epoch = -(-len(train) // recipe.batch_size)
-    epochs = recipe.steps_for(len(train)) / per_epoch
-    wanted = max(1, min(round(until * epochs), -(-recipe.steps_for(len(train)) // per_epoch)))
+    n, steps = len(train), recipe.steps_for(len(train))
+    if steps * recipe.batch_size < n:
+        raise TrainingError(
+            f"the recipe visits {steps * recipe.batch_size} of {n} samples; traces need each of them at least once: "
+            f"use epochs=1 or steps={-(-n // recipe.batch_size)} or more"
+        )
+    wanted = recipe.whole_epochs(n, until)
     description = {"data": train.fingerprint, "recipe": recipe, "seed": seed}
-    snapshots = sorted(
-        {max(1, round(share * epochs)) for share in SNAPSHOTS if round(share * epochs) <= wanted} | {wanted}
-    )
+    shares = {recipe.whole_epochs(n, share) for share in SNAPSHOTS}
+    snapshots = sorted({epoch for epoch in shares if epoch < wanted} | {wanted})
 
     def make(inner: Context) -> dict[str, Tensor]:
         watch = _Watch(train, inner, wanted, snapshots)
         fit(train, recipe, inner.with_(seed=seed), recorder=watch, stop_after=wanted, name="traces", phase="choose")
         return watch.tensors
 
-    longest = ctx.cache and _longest(ctx, description, wanted, epochs)
+    longest = ctx.cache and _longest(ctx, description, wanted, shares)
     measured, ledger = cached("traces", description, ctx, make, name=f"epochs-{longest or wanted}")
     return _first(measured, ledger, wanted)
 
 
-def _longest(ctx: Context, description: object, wanted: int, epochs: float) -> int | None:
+def _longest(ctx: Context, description: object, wanted: int, shares: set[int]) -> int | None:
     """A run in the cache that is long enough and was evaluated after just so many epochs."""
     from modicum.spec import content_key
     from modicum.store import Store
@@ -101,7 +105,6 @@ def _longest(ctx: Context, description: object, wanted: int, epochs: float) -> i
     folder = ctx.cache / "traces" / content_key("traces", description, where, torch.__version__)
     if not folder.exists():
         return None
-    shares = {max(1, round(share * epochs)) for share in SNAPSHOTS}
     stored = [int(name[7:-12]) for name in Store(folder).names() if name.endswith(".safetensors")]
     fits = [length for length in stored if length == wanted or (length > wanted and wanted in shares)]
     return max(fits, default=None)

@@ -60,24 +60,29 @@ def forward(
         (n, ...) float32 outputs.
     """
     function = function or (lambda module, x: module(x))
-    was_training = model.training
+    if not len(dataset):
+        raise DataError("dataset has 0 samples; a forward pass needs at least one")
+    training = [module for module in model.modules() if module.training]
     model.eval()
     counted: dict[int, int] = {}
     uncounted: tuple[str, ...] = ()
     parts, flops = [], 0
-    with ctx.ledger.clock(phase, what) as counts, torch.no_grad():
-        for _, inputs in dataset.batches(batch_size):
-            prepared = dataset.prepare(inputs, ctx.device)
-            if len(prepared) not in counted:
-                with count_flops() as counter:
+    try:
+        with ctx.ledger.clock(phase, what) as counts, torch.no_grad():
+            for _, inputs in dataset.batches(batch_size):
+                prepared = dataset.prepare(inputs, ctx.device)
+                if len(prepared) not in counted:
+                    with count_flops() as counter:
+                        out = function(model, prepared)
+                    counted[len(prepared)], uncounted = counter.flops, counter.uncounted
+                else:
                     out = function(model, prepared)
-                counted[len(prepared)], uncounted = counter.flops, counter.uncounted
-            else:
-                out = function(model, prepared)
-            flops += counted[len(prepared)]
-            parts.append(out.float().cpu())
-        counts.update(samples=len(dataset), forward_flops=flops, uncounted=uncounted)
-    model.train(was_training)
+                flops += counted[len(prepared)]
+                parts.append(out.float().cpu())
+            counts.update(samples=len(dataset), forward_flops=flops, uncounted=uncounted)
+    finally:
+        for module in training:
+            module.training = True
     return torch.cat(parts)
 
 
@@ -97,6 +102,7 @@ def evaluate(
     assert dataset.targets is not None
     if dataset.info.task == "regression":
         targets = dataset.targets.float().reshape(len(dataset), -1)
+        outputs = outputs * dataset.info.target_std + dataset.info.target_mean
         error = F.mse_loss(outputs.reshape(targets.shape), targets)
         return Evaluation(
             float(1 - error / targets.var(0, correction=0).mean().clamp_min(1e-12)), "R²", float(error), None

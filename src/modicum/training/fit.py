@@ -22,6 +22,7 @@ from modicum.flops import count_flops
 from modicum.ledger import Charge, Ledger, Phase, peak_bytes
 from modicum.models import build
 from modicum.spec import content_key
+from modicum.training.distributed import join
 from modicum.training.evaluate import Evaluation, evaluate
 from modicum.training.order import Sampler, Shuffle
 from modicum.training.recipe import Recipe
@@ -86,7 +87,8 @@ def fit(
     """Train a model on a data set.
 
     The loss of a batch is `sum_i w_i l_i / b`. The order is a function of (seed, epoch), initial weights of the seed,
-    and what is drawn in a step of (seed, step): an interrupted run in a store continues to the same bits.
+    and what is drawn in a step of (seed, step): an interrupted run in a store continues to the same bits. Under
+    `torchrun` the processes share every batch and the answer is that of one process.
 
     Args:
         dataset: With targets.
@@ -117,10 +119,13 @@ def fit(
     recipe = recipe or default_recipe(dataset)
     if dataset.targets is None:
         raise TrainingError("dataset has no targets; fit needs labels, soft labels or regression targets")
+    if not len(dataset):
+        raise TrainingError("dataset has 0 samples; fit needs at least one")
     started = time.perf_counter()
     run = _Run(dataset, recipe, ctx, sampler, objective, recorder, stop_after)
     work = content_key(recipe, dataset.fingerprint, ctx.seed, stop_after) if ctx.store else None
-    for _ in ctx.loop(name, run.most_steps, [run], work):
+    group, most = run.group, run.most_steps
+    for _ in group.loop(run.ctx, name, most, run, work) if group else run.ctx.loop(name, most, [run], work):
         if run.step():
             break
     if recipe.ema:
@@ -154,7 +159,8 @@ def supervised(recipe: Recipe, dataset: Dataset) -> Objective:
 
         def squared(model: nn.Module, inputs: Tensor, targets: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
             outputs = model(inputs)
-            return F.mse_loss(outputs.reshape(targets.shape), targets, reduction="none"), outputs
+            errors = F.mse_loss(outputs.reshape(targets.shape), targets, reduction="none")
+            return errors.reshape(len(targets), -1).mean(1), outputs  # one number a sample, of targets (n, 1) too
 
         return squared
 
@@ -191,6 +197,8 @@ class _Run:
         recipe, dataset, ctx = self.recipe, self.dataset, self.ctx
         self.began = time.perf_counter()
         self.device = torch.device(ctx.device)
+        self.group = join(ctx.device)
+        self.ctx = self.group.context(ctx) if self.group else ctx
         self.n = len(dataset)
         self.batch = min(recipe.batch_size, self.n)
         self.per_epoch = math.ceil(self.n / self.batch)
@@ -204,6 +212,7 @@ class _Run:
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.layout = layout if dataset.inputs.ndim == 4 else torch.contiguous_format
         self.model = build(recipe.model, dataset, ctx.seed).to(self.device, memory_format=self.layout).train()
+        self.network = self.group.wrap(self.model) if self.group else self.model
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(recipe, self.parameters)
         self.average = [p.detach().clone() for p in self.parameters] if recipe.ema else []
@@ -213,7 +222,10 @@ class _Run:
         self.counted: dict[tuple[int, ...], tuple[int, int]] = {}
         self.uncounted: set[str] = set()
         assert dataset.targets is not None
-        self.targets = dataset.targets.to(self.device)
+        kind = torch.float32 if dataset.targets.is_floating_point() or dataset.info.task == "regression" else torch.int64
+        self.targets = dataset.targets.to(self.device, kind)
+        if dataset.info.task == "regression":
+            self.targets = (self.targets - dataset.info.target_mean) / dataset.info.target_std
         self.resident: Tensor | None = None
         if dataset.inputs.numel() * 4 <= RESIDENT_BYTES:
             self.resident = dataset.prepare(dataset.inputs, self.device)
@@ -230,6 +242,11 @@ class _Run:
         here = slice(self.start, self.start + self.batch)
         indices = self.order[here]
         inputs, targets = self._batch(indices)
+        size, weights = len(indices), None if self.weights is None else self.weights[here].to(self.device)
+        if self.group:
+            part = self.group.part(size)
+            inputs, targets, indices = inputs[part], targets[part], indices[part]
+            weights = None if weights is None else weights[part]
         share = self.start / max(1, len(self.order))
         rate = learning_rate(self.recipe, min(1.0, (self.epoch + share) / self.epochs))
         for group in self.optimizer.param_groups:
@@ -239,9 +256,12 @@ class _Run:
         mixed = self.recipe.precision == "bfloat16"
         with count_flops() if new else nullcontext() as forward:
             with torch.autocast(self.device.type, torch.bfloat16) if mixed else nullcontext():
-                losses, outputs = self.objective(self.model, inputs, targets, indices)
+                losses, outputs = self.objective(self.network, inputs, targets, indices)
             losses = losses.float()
-            loss = losses.mean() if self.weights is None else (losses * self.weights[here].to(self.device)).mean()
+            if self.group:
+                loss = self.group.loss(losses, weights, size)
+            else:
+                loss = losses.mean() if weights is None else (losses * weights).mean()
         self.optimizer.zero_grad(set_to_none=True)
         with count_flops() if new else nullcontext() as backward:
             loss.backward()  # type: ignore[no-untyped-call]
@@ -253,16 +273,20 @@ class _Run:
         self.optimizer.step()
         if self.average:
             self.update_average(self.average, self.parameters, None)
-        losses = losses.detach()
+        losses, outputs, counted = losses.detach(), outputs.detach(), self.counted[shape]
+        if self.group:  # the whole batch again, for those who look at it
+            indices, losses = self.order[here], self.group.whole(losses, size)
+            outputs = outputs if self.recorder is None else self.group.whole(outputs, size)
+            counted = (counted[0] * size // len(part), counted[1] * size // len(part))
         self.loss_sum += losses.sum()
         self.sampler.observe(indices, losses)
         if self.recorder is not None:
-            self.recorder.record(self.epoch, indices, outputs.detach(), losses)
-        self.forward += self.counted[shape][0]
-        self.backward += self.counted[shape][1]
-        self.seen += len(indices)
+            self.recorder.record(self.epoch, indices, outputs, losses)
+        self.forward += counted[0]
+        self.backward += counted[1]
+        self.seen += size
         self.steps += 1
-        self.start += len(indices)
+        self.start += size
         if self.start >= len(self.order) or self.steps >= self.most_steps:
             self._end_epoch(rate)
         return self.epoch >= self.epochs or self.epoch == self.stop_after
@@ -332,6 +356,7 @@ class _Run:
             peak_bytes=peak_bytes() if self.device.type != "cuda" else torch.cuda.max_memory_allocated(),
             parameters=parameters,
             bits=bits,
+            bytes_sent=self.group.bytes_sent if self.group else 0,
             uncounted=tuple(sorted(self.uncounted)),
             sources=sources,
         )
@@ -343,7 +368,7 @@ class _Run:
         """Everything that the rest of the run depends on."""
         names = ("epoch", "start", "steps", "seen", "source_seen", "forward", "backward", "order", "weights", "history")
         names += ("loss_sum", "average", "counted")
-        state = {name: getattr(self, name) for name in names}
+        state = {name: getattr(self, name) for name in names} | {"uncounted": sorted(self.uncounted)}
         state["seconds_before"] = self.seconds_before + time.perf_counter() - self.began
         return state | {key: part.state_dict() for key, part in self._parts().items() if part is not None}
 
@@ -355,6 +380,11 @@ class _Run:
                 parts[key].load_state_dict(value)
             else:
                 setattr(self, key, value)
+        self.uncounted = set(self.uncounted)
         self.loss_sum = self.loss_sum.to(self.device)
-        self.average = [a.to(self.device) for a in self.average]
+        self.average = [torch.empty_like(p).copy_(a) for p, a in zip(self.parameters, self.average)]
+        for parameter, moments in self.optimizer.state.items():
+            for key, value in moments.items():  # fused steps need the memory format of the parameter
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    moments[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         self.began = time.perf_counter()

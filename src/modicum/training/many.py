@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from modicum.context import Context
-from modicum.data.augment import make_augment
+from modicum.context import Context, generator
+from modicum.data.augment import make_augment, mixed_targets
 from modicum.dataset import Dataset, Indices
 from modicum.errors import TrainingError
 from modicum.flops import FlopTable
 from modicum.ledger import Charge, Ledger, Phase, peak_bytes
-from modicum.models import build
+from modicum.models import MLP, Linear, build
 from modicum.spec import content_key
 from modicum.training.fit import RESIDENT_BYTES, Fit, default_recipe
 from modicum.training.order import permutation
@@ -176,9 +176,6 @@ class _Job:
     batch: int
     per_epoch: int
     steps: int
-    forward: int = 0
-    backward: int = 0
-    seen: int = 0
     history: dict[str, list[float]] = field(default_factory=dict)
 
     @property
@@ -199,6 +196,9 @@ class _Block:
     n: int
     parameters: list[Tensor]
     optimizer: torch.optim.Optimizer
+    forward: int = 0
+    backward: int = 0
+    seen: int = 0
 
 
 class _Stack:
@@ -226,6 +226,7 @@ class _Stack:
                 whole = whole.mT.contiguous()
             (self.stacked if parameter.requires_grad else self.frozen)[key] = whole
         self.average = {key: p.clone() for key, p in self.stacked.items()} if recipe.ema else {}
+        self.chain = _chain(self.template) if not self.frozen else []
         self.blocks = list(self._blocks())
         self.leaves: dict[str, Tensor] = {}
         self.augment = make_augment(recipe.augment, tuple(pool.dataset.inputs.shape[1:])) if recipe.augment else None
@@ -249,6 +250,9 @@ class _Stack:
             yield _Block(first, first + size, steps, job.per_epoch, epochs, job.batch, n, part, optimizer)
             first += size
 
+    def _of(self, block: _Block) -> list[_Job]:
+        return self.jobs[block.first : block.last]
+
     def step(self) -> None:
         """One optimizer step of every model that is not finished."""
         blocks = [block for block in self.blocks if block.steps > self.done]
@@ -263,7 +267,7 @@ class _Stack:
         widest = max(sizes)
         within = self.done % self.per_epoch[:active]
         at = self.order[self.rows[:active], within][:, :widest]
-        inputs, targets = self._inputs(at, blocks, sizes), self.pool.targets[at.flatten().to(self.device)]
+        inputs, targets = self._batch(at, blocks, sizes)
         plain = self.pool.weights is None and min(sizes) == widest
         gain = None if plain else self.gain[self.rows[:active], within][:, :widest].to(self.device)
         key = (active, *inputs.shape[1:])
@@ -280,10 +284,9 @@ class _Stack:
             gradients = self._clipped(gradients)
         for block, size in zip(blocks, sizes):
             self._update(block, gradients)
-            for job in self.jobs[block.first : block.last]:
-                job.seen += size
-                job.forward += size * forward
-                job.backward += size * backward
+            block.seen += size
+            block.forward += size * forward
+            block.backward += size * backward
         losses = losses.detach()
         self.loss_sum[:active] += self._sums(losses, blocks, sizes)
         self.done += 1
@@ -304,6 +307,13 @@ class _Stack:
         def one(parameters: dict[str, Tensor], x: Tensor) -> Any:
             return functional_call(self.template, parameters, (x,))
 
+        if self.chain:
+            h = inputs.flatten(2)
+            for i, layer in enumerate(self.chain):
+                h = torch.baddbmm(
+                    self.leaves[f"{layer}.bias"][:, None], h.relu() if i else h, self.leaves[f"{layer}.weight"]
+                )
+            return h.flatten(0, 1)
         parameters = {key: p.mT if key in self.turned else p for key, p in {**self.leaves, **self.fixed}.items()}
         out: Tensor = vmap(one)(parameters, inputs)
         return out.flatten(0, 1)
@@ -320,14 +330,18 @@ class _Stack:
             losses = F.nll_loss(logs.T, targets, reduction="none")
         return losses if not smoothing else (1 - smoothing) * losses - smoothing * logs.mean(0)
 
-    def _inputs(self, at: Tensor, blocks: list[_Block], sizes: list[int]) -> Tensor:
-        inputs = self.pool.inputs(at)
-        if self.augment is not None:
-            for block, size in zip(blocks, sizes):
-                for row in range(block.first, block.last):
-                    rng = self.ctx.with_(seed=self.jobs[row].seed).generator("augment", self.done)
-                    inputs[row, :size] = self.augment(inputs[row, :size], rng)
-        return inputs
+    def _batch(self, at: Tensor, blocks: list[_Block], sizes: list[int]) -> tuple[Tensor, Tensor]:
+        inputs, targets = self.pool.inputs(at), self.pool.targets[at.flatten().to(self.device)]
+        if self.augment is None:
+            return inputs, targets
+        parts = list(targets.reshape(*at.shape, *targets.shape[1:]))
+        for block, size in zip(blocks, sizes):
+            for row in range(block.first, block.last):
+                draw = self.augment.draw(size, generator(self.jobs[row].seed, "augment", self.done))
+                inputs[row, :size] = self.augment.apply(inputs[row, :size], draw)
+                mixed = mixed_targets(parts[row][:size], draw, self.pool.dataset.classes)
+                parts[row] = F.pad(mixed, (0, 0) * (mixed.ndim - 1) + (0, at.shape[1] - size))
+        return inputs, torch.cat(parts)
 
     def _clipped(self, gradients: Sequence[Tensor]) -> tuple[Tensor, ...]:
         norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
@@ -381,7 +395,7 @@ class _Stack:
                     f"{self.recipe.lr}, clip=1.0, or look for extreme inputs"
                 )
             values = {"loss": loss, "samples": visited, "lr": rate, "seconds": seconds}
-            for key, value in {**values, "forward_flops": job.forward, "backward_flops": job.backward}.items():
+            for key, value in {**values, "forward_flops": block.forward, "backward_flops": block.backward}.items():
                 job.history.setdefault(key, []).append(value)
 
     def finish(self, phase: Phase, what: str) -> list[Fit]:
@@ -390,7 +404,7 @@ class _Stack:
         steps = sum(job.steps for job in self.jobs)
         weights = self.average or self.stacked
         fits: list[tuple[int, Fit]] = []
-        for row, job in enumerate(self.jobs):
+        for row, (job, block) in enumerate((job, block) for block in self.blocks for job in self._of(block)):
             with torch.no_grad():
                 for key, parameter in job.model.named_parameters():
                     if key in weights:
@@ -399,10 +413,10 @@ class _Stack:
             charge = Charge(
                 phase,
                 what,
-                samples=job.seen,
+                samples=block.seen,
                 labels=len(job.at),
-                forward_flops=job.forward,
-                backward_flops=job.backward,
+                forward_flops=block.forward,
+                backward_flops=block.backward,
                 seconds=seconds * job.steps / steps,
                 peak_bytes=peak_bytes(),
                 parameters=sum(p.numel() for p in model.parameters()),
@@ -421,7 +435,8 @@ class _Stack:
             "average": self.average,
             "loss_sum": self.loss_sum,
             "optimizers": [block.optimizer.state_dict() for block in self.blocks],
-            "jobs": [[job.forward, job.backward, job.seen, job.history] for job in self.jobs],
+            "spent": [[block.forward, block.backward, block.seen] for block in self.blocks],
+            "histories": [job.history for job in self.jobs],
             "flops": self.flops.state_dict(),
         }
 
@@ -432,14 +447,33 @@ class _Stack:
                 getattr(self, name)[key].copy_(value)
         for block, saved in zip(self.blocks, state["optimizers"]):
             block.optimizer.load_state_dict(saved)
-        for job, saved in zip(self.jobs, state["jobs"]):
-            job.forward, job.backward, job.seen, job.history = saved
+        for block, spent in zip(self.blocks, state["spent"]):
+            block.forward, block.backward, block.seen = spent
+        for job, history in zip(self.jobs, state["histories"]):
+            job.history = history
         self.done, self.seconds, self.began = state["done"], state["seconds"], time.perf_counter()
         self.flops.load_state_dict(state["flops"])
         for row, job in enumerate(self.jobs):
             if self.done < job.steps:
                 self._begin_epoch(row, job, self.done // job.per_epoch)
         self.loss_sum.copy_(state["loss_sum"])
+
+
+def _chain(model: nn.Module) -> list[str]:
+    """Names of the linear layers of a network that is nothing but linear layers with a ReLU between; else none.
+
+    Such a network needs no `vmap`: each layer is one batched product with its bias.
+    """
+    if type(model) is Linear:
+        return ["head"]
+    if type(model) is MLP:
+        return [*(f"body.{i}" for i in range(0, len(model.body), 2)), "head"]
+    layers = list(model) if type(model) is nn.Sequential else []
+    first = 1 if layers and type(layers[0]) is nn.Flatten and layers[0].start_dim == 1 else 0
+    kinds = [type(layer) for layer in layers[first:]]
+    if kinds == [nn.Linear, *[nn.ReLU, nn.Linear] * (len(kinds) // 2)]:
+        return [str(i) for i in range(first, len(layers), 2) if layers[i].bias is not None]
+    return []
 
 
 def _refuse(model: nn.Module) -> None:

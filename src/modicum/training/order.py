@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -93,22 +94,38 @@ class Mixture(Shuffle):
         super().__init__(len(dataset), seed)
         if dataset.sources is None:
             raise DataError("a mixture needs the column `sources`; `modicum.data.concatenate` makes one")
-        if set(weights) != set(dataset.info.sources) or min(weights.values()) < 0 or sum(weights.values()) <= 0:
+        fine = all(0 <= w < math.inf for w in weights.values()) and sum(weights.values()) > 0
+        if set(weights) != set(dataset.info.sources) or not fine:
             raise DataError(f"weights={dict(weights)}; expected one number >= 0 for each of {dataset.info.sources}")
         total = sum(weights.values())
         self.members = [(dataset.sources == s).nonzero().flatten() for s in range(len(weights))]
         self.shares = [weights[name] / total for name in dataset.info.sources]
+        for name, members, share in zip(dataset.info.sources, self.members, self.shares):
+            if share and not len(members):
+                raise DataError(f"source {name!r} has weight {weights[name]} but no samples; give it weight 0")
 
     def order(self, epoch: int) -> tuple[Tensor, Tensor | None]:
         """n positions, the sources mixed; each source goes on where the epoch before left it."""
         parts = []
-        for source, (members, share) in enumerate(zip(self.members, self.shares)):
-            first, last = (round(share * self.n * e) for e in (epoch, epoch + 1))
+        for source, (first, last) in enumerate(zip(self._seen(epoch), self._seen(epoch + 1))):
+            members = self.members[source]
+            if first == last:
+                continue
             passes = range(first // len(members), -(-last // len(members)))
-            stream = torch.cat(
-                [permutation(len(members), self.seed + 7919 * source, p) for p in passes] or [members[:0]]
-            )
+            draws = (generator(self.seed, "mixture", source, p) for p in passes)
+            stream = torch.cat([torch.randperm(len(members), generator=draw) for draw in draws])
             offset = first - passes.start * len(members)
             parts.append(members[stream[offset : offset + last - first]])
         mixed = torch.cat(parts)
         return mixed[permutation(len(mixed), self.seed, epoch)], None
+
+    def _seen(self, epochs: int) -> list[int]:
+        """Samples drawn from each source in the first epochs: n an epoch in all, each within one of its share."""
+        seen = [0] * len(self.shares)
+        for epoch in range(1, epochs + 1):
+            exact = [share * self.n * epoch for share in self.shares]
+            seen = [max(before, int(x)) for before, x in zip(seen, exact)]
+            behind = sorted(range(len(seen)), key=lambda s: seen[s] - exact[s])
+            for source in behind[: self.n * epoch - sum(seen)]:  # the largest remainders
+                seen[source] += 1
+        return seen

@@ -84,3 +84,13 @@ class Recipe:
         if self.steps is not None:
             return self.steps
         return max(1, round(self.epochs * -(-n // self.batch_size)))
+
+    def whole_epochs(self, n: int, share: float = 1.0) -> int:
+        """Whole epochs in a share of the run on n samples, at least one.
+
+        Example:
+            >>> Recipe(epochs=5).whole_epochs(1000), Recipe(epochs=5).whole_epochs(1000, 0.4)
+            (5, 2)
+        """
+        epochs = self.steps_for(n) / -(-n // self.batch_size)
+        return max(1, min(round(share * epochs), int(epochs)))

@@ -1,0 +1,92 @@
+"""kNN-Shapley against pyDVL, which lives in an environment of its own because it needs numpy < 2.
+
+    python -m venv /tmp/pydvl && /tmp/pydvl/bin/pip install pydvl==0.10.0 'numpy<2'
+    python bench/knn_shapley.py --peer-python /tmp/pydvl/bin/python --data mnist.npz
+
+Both get the same float32 arrays. The answers are compared before any time is reported: in float64 they must be equal; in
+float32, which is timed, distances that differ in the last digit may swap, and the largest difference is reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from harness import compare, seconds_of, write
+
+from modicum.valuation import knn_shapley
+
+K = 5
+
+
+def problem(path: Path | None, n: int, m: int) -> dict[str, Any]:
+    """The first n training and m test images of an .npz such as MNIST, or as many points of ten Gaussian classes."""
+    if path is not None:
+        with np.load(path) as arrays:
+            flat = {s: arrays[f"{s}_images"].reshape(len(arrays[f"{s}_images"]), -1) for s in ("train", "test")}
+            labels = {s: arrays[f"{s}_labels"].astype(np.int64) for s in ("train", "test")}
+        return {
+            "train_features": flat["train"][:n].astype(np.float32) / 255,
+            "train_targets": labels["train"][:n],
+            "valid_features": flat["test"][:m].astype(np.float32) / 255,
+            "valid_targets": labels["test"][:m],
+        }
+    draw = np.random.default_rng(0)
+    centers, targets = draw.normal(size=(10, 784)), draw.integers(0, 10, n + m)
+    features = (centers[targets] + 3 * draw.normal(size=(n + m, 784))).astype(np.float32)
+    names = ("train_features", "valid_features", "train_targets", "valid_targets")
+    return dict(zip(names, (features[:n], features[n:], targets[:n], targets[n:])))
+
+
+def main() -> int:
+    """Compare the answers, then the times."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peer-python", required=True, help="python of an environment with pyDVL")
+    parser.add_argument("--data", type=Path, help=".npz with train_images, train_labels, test_images, test_labels")
+    parser.add_argument("--train", type=int, default=60_000, help="training points")
+    parser.add_argument("--valid", type=int, nargs="+", default=[200, 1000], help="validation points, one row each")
+    parser.add_argument("--repeats", type=int, nargs="+", default=[3, 1], help="pairs for each row")
+    parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2], help="processes of the peer, one row each")
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    versions: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for m, repeats in zip(options.valid, options.repeats):
+            arrays = problem(options.data, options.train, m)
+            given, answer = Path(folder, "problem.npz"), Path(folder, "answer.npy")
+            np.savez(given, **arrays)
+            for jobs in options.jobs:
+
+                def peer(jobs: int = jobs, given: Path = given, answer: Path = answer) -> float:
+                    script = Path(__file__).parent / "peers" / "pydvl_knn_shapley.py"
+                    command = [options.peer_python, str(script), str(given), str(answer), str(K), str(jobs)]
+                    out = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+                    versions.update(out)
+                    return float(versions.pop("seconds"))
+
+                def ours(arrays: dict[str, Any] = arrays) -> float:
+                    return seconds_of(lambda: knn_shapley(**arrays, k=K))
+
+                times = compare(ours, peer, repeats)
+                theirs = np.load(answer)  # made from distances in double precision, whatever the data
+                double = {name: a.astype(np.float64) if a.dtype.kind == "f" else a for name, a in arrays.items()}
+                exact, single = (float(np.abs(knn_shapley(**a, k=K) - theirs).max()) for a in (double, arrays))
+                size = f"{options.train} x {m} x {arrays['train_features'].shape[1]}"
+                if exact > 1e-9 or single > 0.01 * np.abs(theirs).max():
+                    print(f"the answers differ by {exact:.2g} at {size}; no time is reported", file=sys.stderr)
+                    return 1
+                rows.append({"size": size, "peer_processes": jobs, **times})
+                rows[-1] |= {"difference_float64": exact, "difference_float32": single}
+    data = "MNIST pixels" if options.data else "ten Gaussian classes"
+    write("knn_shapley", rows, what=f"kNN-Shapley, k = {K}, {data}; training x validation x columns", peer=versions)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
