@@ -1,7 +1,8 @@
-"""`python -m modicum` is `modicum`."""
-
-import sys
+"""`python -m modicum` is the command line."""
 
 from modicum.cli import main
 
-sys.exit(main())
+__all__: list[str] = []
+
+if __name__ == "__main__":
+    raise SystemExit(main())

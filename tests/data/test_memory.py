@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-CAP = 24 << 20  # bytes of anonymous memory above what the imports hold
+CAP = 12 << 20  # bytes of anonymous memory above what the imports hold
 FILE = 10 * CAP
 
 SCORE = """
@@ -57,4 +57,4 @@ def test_scoring_stays_under_the_cap(big: Path, tmp_path: Path, way: str) -> Non
         assert "Unable to allocate" in done.stderr or "MemoryError" in done.stderr
     else:
         assert done.returncode == 0, done.stderr
-        assert done.stdout.split() == [str(61440 if way == "given" else 43008), "31.99"]
+        assert done.stdout.split() == [str(30720 if way == "given" else 21504), "31.99"]

@@ -79,7 +79,7 @@ def overlap(splits: Splits, near: float | None = None) -> Overlap:
     Example:
         >>> from modicum.data import load
         >>> overlap(load("iris"), near=0).valid.exact  # iris has one flower twice
-        ((142, 101),)
+        ((101, 142),)
     """
     threshold = NEAR[splits.train.info.modality] if near is None else near
     if not 0 <= threshold <= 1:

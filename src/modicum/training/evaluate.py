@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from modicum.context import Context
 from modicum.dataset import Dataset
+from modicum.errors import DataError
 from modicum.flops import count_flops
 from modicum.ledger import Phase
 
@@ -58,6 +59,9 @@ def forward(
 
     Returns:
         (n, ...) float32 outputs.
+
+    Raises:
+        DataError: The data have no samples.
     """
     function = function or (lambda module, x: module(x))
     if not len(dataset):
@@ -97,9 +101,13 @@ def evaluate(
         ctx: Device and ledger.
         phase: What the pass is booked under.
         what: What it is for, for people.
+
+    Raises:
+        DataError: The data have no samples or no targets.
     """
+    if dataset.targets is None:
+        raise DataError("dataset has no targets to score a model against; use forward for its outputs")
     outputs = forward(model, dataset, ctx, phase=phase, what=what)
-    assert dataset.targets is not None
     if dataset.info.task == "regression":
         targets = dataset.targets.float().reshape(len(dataset), -1)
         outputs = outputs * dataset.info.target_std + dataset.info.target_mean
@@ -108,5 +116,5 @@ def evaluate(
             float(1 - error / targets.var(0, correction=0).mean().clamp_min(1e-12)), "R²", float(error), None
         )
     correct = outputs.argmax(1) == dataset.labels
-    loss = F.cross_entropy(outputs, dataset.targets if dataset.targets.ndim == 2 else dataset.labels)
+    loss = F.cross_entropy(outputs, dataset.targets.float() if dataset.targets.ndim == 2 else dataset.labels.long())
     return Evaluation(float(correct.double().mean()), "accuracy", float(loss), correct)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from modicum.context import Context
+from modicum.context import Context, generator
 from modicum.data.augment import make_augment, mixed_targets
 from modicum.dataset import Dataset
 from modicum.errors import TrainingError
@@ -171,6 +171,17 @@ def supervised(recipe: Recipe, dataset: Dataset) -> Objective:
     return entropy
 
 
+@contextmanager
+def _drawing(device: torch.device, seed: int, step: int) -> Iterator[None]:
+    """PyTorch's own generators as a function of (seed, step), as they were before afterwards."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        number = generator(seed, "draw", step).initial_seed()
+        torch.default_generator.manual_seed(number)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(number)
+        yield
+
+
 @dataclass
 class _Run:
     """What changes while training, so that it can be saved and loaded."""
@@ -207,6 +218,7 @@ class _Run:
         if self.stop_after is not None:
             self.most_steps = min(self.most_steps, self.stop_after * self.per_epoch)
         self.sampler = self.sampler or Shuffle(self.n, ctx.seed)
+        self.draws = self.objective is not None or not isinstance(recipe.model, str)  # dropout, for example
         self.objective = self.objective or supervised(recipe, dataset)
         self.augment = make_augment(recipe.augment, tuple(dataset.inputs.shape[1:])) if recipe.augment else None
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
@@ -256,7 +268,8 @@ class _Run:
         mixed = self.recipe.precision == "bfloat16"
         with count_flops() if new else nullcontext() as forward:
             with torch.autocast(self.device.type, torch.bfloat16) if mixed else nullcontext():
-                losses, outputs = self.objective(self.network, inputs, targets, indices)
+                with _drawing(self.device, self.ctx.seed, self.steps) if self.draws else nullcontext():
+                    losses, outputs = self.objective(self.network, inputs, targets, indices)
             losses = losses.float()
             if self.group:
                 loss = self.group.loss(losses, weights, size)

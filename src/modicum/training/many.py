@@ -404,7 +404,8 @@ class _Stack:
         steps = sum(job.steps for job in self.jobs)
         weights = self.average or self.stacked
         fits: list[tuple[int, Fit]] = []
-        for row, (job, block) in enumerate((job, block) for block in self.blocks for job in self._of(block)):
+        pairs = [(job, block) for block in self.blocks for job in self._of(block)]
+        for row, (job, block) in enumerate(pairs):
             with torch.no_grad():
                 for key, parameter in job.model.named_parameters():
                     if key in weights:

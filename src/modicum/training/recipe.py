@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -61,11 +62,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         checks: tuple[tuple[str, bool, str], ...] = (
-            ("epochs", self.epochs > 0, "a number > 0"),
-            ("steps", self.steps is None or self.steps >= 1, "an integer >= 1"),
-            ("batch_size", self.batch_size >= 1, "an integer >= 1"),
+            ("epochs", 0 < self.epochs < math.inf, "a number > 0"),
+            ("steps", self.steps is None or (isinstance(self.steps, int) and self.steps >= 1), "an integer >= 1"),
+            ("batch_size", isinstance(self.batch_size, int) and self.batch_size >= 1, "an integer >= 1"),
             ("optimizer", self.optimizer in ("sgd", "adamw"), "'sgd' or 'adamw'"),
-            ("lr", self.lr > 0, "a number > 0"),
+            ("lr", 0 < self.lr < math.inf, "a number > 0"),
             ("momentum", 0 <= self.momentum < 1, "a number in [0, 1)"),
             ("weight_decay", self.weight_decay >= 0, "a number >= 0"),
             ("schedule", self.schedule in ("cosine", "one-cycle", "constant"), "'cosine', 'one-cycle' or 'constant'"),
@@ -74,6 +75,7 @@ class Recipe:
             ("ema", 0 <= self.ema < 1, "a decay in [0, 1)"),
             ("precision", self.precision in ("float32", "bfloat16"), "'float32' or 'bfloat16'"),
             ("clip", self.clip >= 0, "a number >= 0"),
+            ("augment", not isinstance(self.augment, str), "a tuple such as ('flip',)"),
         )
         for name, right, expected in checks:
             if not right:

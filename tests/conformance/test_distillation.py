@@ -1,0 +1,131 @@
+"""What every distillation promises, checked on every distillation there is, on a small table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from modicum.context import Context
+from modicum.dataset import Dataset, Info, Splits
+from modicum.errors import BudgetError, DataError, ModicumError
+from modicum.ledger import Ledger
+from modicum.methods import Distiller, family_of, make, spec, table
+from modicum.scores import Budget
+from modicum.store import Store
+from modicum.training.recipe import Recipe
+
+N, CLASSES = 30, 3
+RECIPE = Recipe(model="mlp(hidden=8, layers=1)", epochs=2, batch_size=10)
+BUDGET = Budget(per_class=2)
+
+LINES = {"dm": "dm(iterations=4, batch_real=8)"}
+
+METHODS = {key: kind for key, kind in table().items() if family_of(kind) == "distillation"}
+
+
+def splits(order: np.ndarray | None = None) -> Splits:
+    draw = np.random.default_rng(0)
+    targets = torch.from_numpy(draw.permutation(np.arange(N) % CLASSES))
+    inputs = torch.from_numpy(draw.normal(size=(N, 4)).astype(np.float32))
+    data = Dataset(inputs, targets, ids=draw.permutation(1000)[:N], info=Info(classes=tuple("abc")))
+    train = data if order is None else data[order]
+    return Splits(train, data[:9], data[:9])
+
+
+def distilled(key: str, data: Splits | None = None, budget: Budget = BUDGET, seed: int = 0, **context) -> Dataset:
+    return make(LINES[key]).distill(data or splits(), budget, RECIPE, Context(seed=seed, **context))
+
+
+def test_every_distillation_has_a_line() -> None:
+    assert set(LINES) == set(METHODS), "add one line to LINES for each distillation"
+
+
+@pytest.mark.parametrize("key", LINES)
+class TestDistiller:
+    def test_is_a_distiller(self, key: str) -> None:
+        method = make(LINES[key])
+        assert isinstance(method, Distiller)
+        assert method.needs() == ()
+        assert make(spec(method)) == method
+
+    def test_gives_as_many_samples_of_each_class_as_asked(self, key: str) -> None:
+        made = distilled(key)
+        assert made.class_counts().tolist() == [2] * CLASSES
+        assert made.inputs.shape == (2 * CLASSES, 4)
+        assert made.inputs.is_floating_point()
+        assert bool(made.inputs.isfinite().all())
+        assert len(set(made.ids.tolist())) == len(made)
+        assert made.info == splits().train.info
+
+    def test_same_seed_same_bits_and_another_seed_others(self, key: str) -> None:
+        assert torch.equal(distilled(key).inputs, distilled(key).inputs)
+        assert not torch.equal(distilled(key).inputs, distilled(key, seed=1).inputs)
+
+    def test_the_order_of_the_samples_does_not_matter(self, key: str) -> None:
+        order = np.random.default_rng(3).permutation(N)
+        assert torch.equal(distilled(key).inputs, distilled(key, splits(order)).inputs)
+
+    def test_only_the_training_split_is_looked_at(self, key: str) -> None:
+        data = splits()
+        other = data._replace(valid=data.valid.replace(inputs=data.valid.inputs + 1), test=data.test[:3])
+        assert torch.equal(distilled(key, data).inputs, distilled(key, other).inputs)
+
+    def test_inputs_are_not_written_to(self, key: str) -> None:
+        data = splits()
+        distilled(key, data)
+        assert data.train.fingerprint == splits().train.fingerprint
+
+    def test_the_ledger_only_grows(self, key: str) -> None:
+        ledger = Ledger()
+        for _ in range(2):
+            before = list(ledger.charges)
+            distilled(key, ledger=ledger)
+            assert ledger.charges[: len(before)] == before
+            assert len(ledger.charges) > len(before)
+        assert ledger.total("choose").flops == ledger.total().flops > 0
+        assert ledger.total("choose").seconds == ledger.total().seconds > 0
+
+    def test_interrupted_and_resumed_equals_uninterrupted(self, key: str, tmp_path: Path) -> None:
+        class Stop(Exception):
+            pass
+
+        class Interrupted(Context):
+            def loop(self, *work, **options):
+                for number, step in enumerate(super().loop(*work, **options)):
+                    if number == 2:
+                        raise Stop
+                    yield step
+
+        store, whole, resumed = Store(tmp_path), Ledger(), Ledger()
+        method, every = make(LINES[key]), {"store": store, "checkpoint_seconds": 0.0}
+        with pytest.raises(Stop):
+            method.distill(splits(), BUDGET, RECIPE, Interrupted(**every))
+        assert any(name.endswith(".state") for name in store.names())
+        made = method.distill(splits(), BUDGET, RECIPE, Context(ledger=resumed, **every))
+        assert torch.equal(made.inputs, distilled(key, ledger=whole).inputs)
+        assert resumed.total().flops == whole.total().flops
+        assert resumed.total().samples == whole.total().samples
+
+    def test_no_samples(self, key: str) -> None:
+        data = splits()
+        with pytest.raises(ModicumError, match=r"train has (0 samples|no sample)"):
+            distilled(key, data._replace(train=data.train[[]]))
+
+    def test_a_class_without_samples(self, key: str) -> None:
+        data = splits()
+        with pytest.raises(DataError, match="train has no sample of class 'a'"):
+            distilled(key, data._replace(train=data.train[data.train.labels != 0]))
+
+    def test_not_finite(self, key: str) -> None:
+        data = splits()
+        inputs = data.train.inputs.clone()
+        inputs[5, 0] = torch.nan
+        with pytest.raises(DataError, match="nan"):
+            distilled(key, data._replace(train=data.train.replace(inputs=inputs)))
+
+    def test_fewer_samples_than_classes(self, key: str) -> None:
+        with pytest.raises(BudgetError, match="2"):
+            distilled(key, budget=Budget(keep=2))
