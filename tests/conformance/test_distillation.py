@@ -123,7 +123,7 @@ class TestDistiller:
         data = splits()
         inputs = data.train.inputs.clone()
         inputs[5, 0] = torch.nan
-        with pytest.raises(DataError, match="nan"):
+        with pytest.raises(DataError, match="not finite"):
             distilled(key, data._replace(train=data.train.replace(inputs=inputs)))
 
     def test_fewer_samples_than_classes(self, key: str) -> None:

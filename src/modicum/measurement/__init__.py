@@ -1,1 +1,6 @@
+"""What is expensive and made once: measurements of a data set, cached by content and charged in full to every reader."""
 
+from modicum.measurement.features import Features, FeatureTable
+from modicum.measurement.traces import Traces, TraceTable
+
+__all__ = ["FeatureTable", "Features", "TraceTable", "Traces"]

@@ -123,7 +123,8 @@ def fit(
         raise TrainingError("dataset has 0 samples; fit needs at least one")
     started = time.perf_counter()
     run = _Run(dataset, recipe, ctx, sampler, objective, recorder, stop_after)
-    work = content_key(recipe, dataset.fingerprint, ctx.seed, stop_after) if ctx.store else None
+    hooks = [_described(hook) for hook in (run.sampler, objective, recorder)]
+    work = content_key(recipe, dataset.fingerprint, ctx.seed, stop_after, hooks) if ctx.store else None
     group, most = run.group, run.most_steps
     for _ in group.loop(run.ctx, name, most, run, work) if group else run.ctx.loop(name, most, [run], work):
         if run.step():
@@ -150,7 +151,7 @@ def default_recipe(dataset: Dataset) -> Recipe:
         return Recipe(model="bag", epochs=8, batch_size=64, optimizer="adamw", lr=3e-3, weight_decay=0.01)
     if dataset.info.modality == "image" and dataset.inputs.shape[-1] >= 28:
         return Recipe(model="convnet(width=32)", epochs=8, batch_size=64, lr=0.02, weight_decay=5e-4)
-    return Recipe(model="mlp", epochs=60, batch_size=32, lr=0.05 if dataset.info.task == "classification" else 0.01)
+    return Recipe(model="mlp", epochs=30, batch_size=32, lr=0.05 if dataset.info.task == "classification" else 0.01)
 
 
 def supervised(recipe: Recipe, dataset: Dataset) -> Objective:
@@ -169,6 +170,13 @@ def supervised(recipe: Recipe, dataset: Dataset) -> Objective:
         return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=recipe.label_smoothing), outputs
 
     return entropy
+
+
+def _described(hook: object) -> list[object]:
+    """The kind of a hook and its plain public fields, so that a checkpoint made with another one is not continued."""
+    fields = getattr(hook, "__dict__", {}) if hasattr(hook, "order") else {}
+    plain = {k: v for k, v in fields.items() if k[0] != "_" and isinstance(v, (int, float, str, tuple))}
+    return [getattr(hook, "__qualname__", type(hook).__qualname__), plain]
 
 
 @contextmanager
@@ -300,13 +308,16 @@ class _Run:
         self.seen += size
         self.steps += 1
         self.start += size
-        if self.start >= len(self.order) or self.steps >= self.most_steps:
+        finished = self.steps >= self.most_steps or self.epoch + self.start / len(self.order) >= self.epochs
+        if finished or self.start >= len(self.order):
             self._end_epoch(rate)
-        return self.epoch >= self.epochs or self.epoch == self.stop_after
+        return finished or self.epoch == self.stop_after
 
     def _begin_epoch(self) -> None:
         assert self.sampler is not None
         self.order, self.weights = self.sampler.order(self.epoch)
+        if not len(self.order):
+            raise TrainingError(f"the sampler gives no positions for epoch {self.epoch}; expected at least one")
         if self.dataset.weights is not None:
             own = self.dataset.weights[self.order].float()
             self.weights = own if self.weights is None else own * self.weights

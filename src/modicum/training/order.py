@@ -99,7 +99,7 @@ class Mixture(Shuffle):
             raise DataError(f"weights={dict(weights)}; expected one number >= 0 for each of {dataset.info.sources}")
         total = sum(weights.values())
         self.members = [(dataset.sources == s).nonzero().flatten() for s in range(len(weights))]
-        self.shares = [weights[name] / total for name in dataset.info.sources]
+        self.shares = tuple(weights[name] / total for name in dataset.info.sources)
         for name, members, share in zip(dataset.info.sources, self.members, self.shares):
             if share and not len(members):
                 raise DataError(f"source {name!r} has weight {weights[name]} but no samples; give it weight 0")
