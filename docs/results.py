@@ -27,25 +27,71 @@ JOBS: dict[str, tuple[str, list[str]]] = {
     "digits": ("scikit-learn's digits", ["digits"]),
     "mnist": (
         "MNIST, an MLP on all 48,000 training images",
-        [str(SHARED / "mnist.npz"), "--seeds", "3", "--recipe.model", "mlp", "--recipe.epochs", "6", "--recipe.batch-size", "128"]
-        + ["--methods", *SCORES, *CORESETS],
+        [
+            str(SHARED / "mnist.npz"),
+            "--seeds",
+            "3",
+            "--recipe.model",
+            "mlp",
+            "--recipe.epochs",
+            "6",
+            "--recipe.batch-size",
+            "128",
+            "--methods",
+            *SCORES,
+            *CORESETS,
+        ],
     ),
     "mnist-convnet": (
         "MNIST, a ConvNet of width 32 on 3,000 training images",
-        [str(SHARED / "mnist.npz"), "--limit", "3000", "--seeds", "3", "--budgets", "30%", "--recipe.epochs", "4"]
-        + ["--methods", "el2n(runs=1)", "aum", "k-center-greedy", "infobatch"],
+        [
+            str(SHARED / "mnist.npz"),
+            "--limit",
+            "3000",
+            "--seeds",
+            "3",
+            "--budgets",
+            "30%",
+            "--recipe.epochs",
+            "4",
+            "--methods",
+            "el2n(runs=1)",
+            "aum",
+            "k-center-greedy",
+            "infobatch",
+        ],
     ),
     "cifar10-human-labels": (
         "CIFAR-10, 3,000 training images with real human labels of which 40 % are wrong",
-        [str(SHARED / "cifar10-train.parquet"), "--label", "label_worse", "--limit", "3000", "--seeds", "3"]
-        + ["--budgets", "50%", "--recipe.epochs", "5", "--methods", "el2n(runs=1)", "aum", "margin", "knn-shapley", "infobatch"],
+        [
+            str(SHARED / "cifar10-train.parquet"),
+            "--label",
+            "label_worse",
+            "--limit",
+            "3000",
+            "--seeds",
+            "3",
+            "--budgets",
+            "50%",
+            "--recipe.epochs",
+            "5",
+            "--methods",
+            "el2n(runs=1)",
+            "aum",
+            "margin",
+            "knn-shapley",
+            "infobatch",
+        ],
     ),
     "csv": ("a CSV: scikit-learn's breast cancer", ["{csv}", "--methods", *SCORES, *CORESETS]),
     "sst2": (
         "SST-2 sentences, a bag of words",
         [str(SHARED / "sst2"), "--seeds", "3", "--recipe.epochs", "6", "--methods", *SCORES, *CORESETS],
     ),
-    "image-folder": ("a folder of PNG files: scikit-learn's digits", ["{folder}", "--seeds", "3", "--methods", *SCORES, *CORESETS]),
+    "image-folder": (
+        "a folder of PNG files: scikit-learn's digits",
+        ["{folder}", "--seeds", "3", "--methods", *SCORES, *CORESETS],
+    ),
 }
 
 
@@ -97,7 +143,10 @@ def page() -> str:
         columns = list(answer["rows"][0])
         parts += ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
         parts += ["| " + " | ".join(str(row[c]) for c in columns) + " |" for row in answer["rows"]]
-        parts += ["", f"{answer['seconds']} s in all on {where['cores']} cores, torch {where['torch']}, {where['threads']} threads."]
+        parts += [
+            "",
+            f"{answer['seconds']} s in all on {where['cores']} cores, torch {where['torch']}, {where['threads']} threads.",
+        ]
     return "\n".join(parts) + "\n"
 
 

@@ -51,7 +51,17 @@ _HOMES = {
     "score": "verbs",
     "select": "verbs",
 }
-_PACKAGES = ("comparison", "data", "distillation", "measurement", "models", "report", "selection", "training", "valuation")
+_PACKAGES = (
+    "comparison",
+    "data",
+    "distillation",
+    "measurement",
+    "models",
+    "report",
+    "selection",
+    "training",
+    "valuation",
+)
 
 __all__ = [
     "Budget",

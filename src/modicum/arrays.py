@@ -189,7 +189,8 @@ def unit_rows(name: str, rows: NumPy, zeros: bool = False) -> NumPy:
     elif not norms.all():
         at = int(np.argmin(norms))
         raise DataError(f"{name}[{at}] is all zero and has no direction; drop that sample or use another encoder")
-    return (rows / norms[:, None]).astype(rows.dtype)
+    unit: NumPy = (rows / norms[:, None]).astype(rows.dtype)
+    return unit
 
 
 def center_of(rows: NumPy) -> NumPy:

@@ -396,10 +396,9 @@ COMMANDS = (Methods, Compare, Score, Select, Distill, Fit, Resume, Report, Verif
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 when done, 1 for a `ModicumError` (one line), 2 for wrong usage."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    kinds = tuple(Annotated[c, subcommand(c.__name__.lower(), prefix_name=False)] for c in COMMANDS)
-    command: Any = tyro.cli(
-        Union[kinds], prog="modicum", description=__import__("modicum").__doc__.split("\n\n")[0], args=argv
-    )  # type: ignore[arg-type]  # noqa: UP007
+    kinds: Any = tuple(Annotated[c, subcommand(c.__name__.lower(), prefix_name=False)] for c in COMMANDS)
+    every: Any = Union[kinds]  # noqa: UP007  # of a tuple that is made here
+    command: Any = tyro.cli(every, prog="modicum", description="Make models cost less to train.", args=argv)
     try:
         command.run()
     except ModicumError as error:

@@ -100,7 +100,8 @@ def _load(path: Path) -> ModuleType:
     if shared not in sys.path:
         sys.path.insert(0, shared)
     source = importlib.util.spec_from_file_location(f"evidence_{path.stem}", path)
-    assert source is not None and source.loader is not None
+    assert source is not None
+    assert source.loader is not None
     module = importlib.util.module_from_spec(source)
     source.loader.exec_module(module)
     return module

@@ -60,8 +60,7 @@ class Charge:
     def scaled(self, share: float) -> Charge:
         """The charge for the first share of this work, for a reader that needs only so much of it."""
         parts = {
-            f: int(round(getattr(self, f) * share))
-            for f in ("samples", "forward_flops", "backward_flops", "extra_flops")
+            f: round(getattr(self, f) * share) for f in ("samples", "forward_flops", "backward_flops", "extra_flops")
         }
         return replace(self, seconds=self.seconds * share, **parts)
 

@@ -17,7 +17,7 @@ from modicum.spec import format_call, parse_call
 if TYPE_CHECKING:
     from modicum.context import Context
     from modicum.dataset import Dataset, Splits
-    from modicum.training.fit import Sampler
+    from modicum.training.order import Sampler
     from modicum.training.recipe import Recipe
 
 __all__ = [
@@ -105,20 +105,20 @@ class Training(Method, Protocol):
     def sampler(self, data: Splits, recipe: Recipe, ctx: Context) -> Sampler | None: ...
 
 
-def table() -> dict[str, type[Any]]:
+def table() -> dict[str, Any]:
     """Every method by key, in the order of the families and of their export lists.
 
     Example:
         >>> "el2n" in table()
         True
     """
-    found: dict[str, type[Any]] = {}
+    found: dict[str, Any] = {}
     for family in FAMILIES:
         module = importlib.import_module(f"modicum.{family}")
         for name in module.__all__:
             thing = getattr(module, name)
-            if isinstance(thing, type) and isinstance(getattr(thing, "card", None), Card):
-                found[thing.card.key] = thing
+            if isinstance(thing, type) and isinstance(card := getattr(thing, "card", None), Card):
+                found[card.key] = thing
     return found
 
 
@@ -127,7 +127,7 @@ def family_of(method: type[Any]) -> str:
     return method.__module__.split(".")[1]
 
 
-def find(key: str) -> type[Any]:
+def find(key: str) -> Any:
     """The class of a method.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modicum.ledger import Ledger
+from modicum.ledger import Ledger, Phase
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -157,8 +157,9 @@ class Frontier:
         rows = []
         for point in self.points:
             row: dict[str, Any] = {k: v for k, v in point.to_json().items() if k not in ("ledger", "class_counts")}
-            for phase in ("choose", "train", "evaluate"):
-                total = asdict(point.ledger.total(phase))  # type: ignore[arg-type]
+            phases: tuple[Phase, ...] = ("choose", "train", "evaluate")
+            for phase in phases:
+                total = asdict(point.ledger.total(phase))
                 dropped = ("phase", "what", "uncounted", "sources")
                 row |= {f"{phase}_{k}": v for k, v in total.items() if k not in dropped}
             rows.append(row)

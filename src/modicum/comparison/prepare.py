@@ -79,7 +79,8 @@ def prepare(
         if key not in known:
             known[key] = Plan(train, scores=score_with(method, data, recipe, ctx.with_(ledger=Ledger())))
         scores = known[key].scores
-        assert scores is not None and scores.ledger is not None
+        assert scores is not None
+        assert scores.ledger is not None
         ctx.ledger.charges.extend(scores.ledger.charges)
         return Plan(train[scores.kept(budget)], scores=scores)
     if isinstance(method, Selector):

@@ -219,7 +219,7 @@ def _near_texts(train: Dataset, other: Dataset, rest: Array, near: float) -> tup
 
 
 def _token_sets(data: Dataset, width: int) -> Any:
-    from scipy import sparse  # type: ignore[import-untyped]
+    from scipy import sparse
 
     numbers = data.inputs.numpy()
     rows, places = np.nonzero(numbers > 1)

@@ -81,8 +81,11 @@ class Features:
     def _trained(self, data: Splits, recipe: Recipe, ctx: Context) -> dict[str, Tensor]:
         stop_after = recipe.whole_epochs(len(data.train), self.until)
         model = fit(data.train, recipe, ctx, stop_after=stop_after, name="encoder", phase="choose").model
-        encode = {"function": features, "phase": "choose", "what": "features"}
-        return {"train": forward(model, data.train, ctx, **encode), "valid": forward(model, data.valid, ctx, **encode)}
+
+        def encode(dataset: Dataset) -> Tensor:
+            return forward(model, dataset, ctx, function=features, phase="choose", what="features")
+
+        return {"train": encode(data.train), "valid": encode(data.valid)}
 
 
 def _latent_semantics(data: Splits, ctx: Context) -> dict[str, Tensor]:

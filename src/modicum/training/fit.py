@@ -231,19 +231,21 @@ class _Run:
         self.augment = make_augment(recipe.augment, tuple(dataset.inputs.shape[1:])) if recipe.augment else None
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.layout = layout if dataset.inputs.ndim == 4 else torch.contiguous_format
-        self.model = build(recipe.model, dataset, ctx.seed).to(self.device, memory_format=self.layout).train()
+        self.model = build(recipe.model, dataset, ctx.seed).to(self.device).train()
+        if self.layout is torch.channels_last:
+            self.model = self.model.to(memory_format=self.layout)  # type: ignore[call-overload]  # a gap in its stubs
         self.network = self.group.wrap(self.model) if self.group else self.model
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(recipe, self.parameters)
         self.average = [p.detach().clone() for p in self.parameters] if recipe.ema else []
-        self.update_average = get_ema_multi_avg_fn(recipe.ema)
+        self.update_average = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
         self.loss_sum = torch.zeros((), device=self.device)
         self.source_seen = torch.zeros(len(dataset.info.sources), dtype=torch.int64)
         self.counted: dict[tuple[int, ...], tuple[int, int]] = {}
         self.uncounted: set[str] = set()
         assert dataset.targets is not None
-        kind = torch.float32 if dataset.targets.is_floating_point() or dataset.info.task == "regression" else torch.int64
-        self.targets = dataset.targets.to(self.device, kind)
+        real = dataset.targets.is_floating_point() or dataset.info.task == "regression"
+        self.targets = dataset.targets.to(self.device, torch.float32 if real else torch.int64)
         if dataset.info.task == "regression":
             self.targets = (self.targets - dataset.info.target_mean) / dataset.info.target_std
         self.resident: Tensor | None = None
@@ -274,10 +276,10 @@ class _Run:
         shape = tuple(inputs.shape)
         new = shape not in self.counted
         mixed = self.recipe.precision == "bfloat16"
+        drawing = _drawing(self.device, self.ctx.seed, self.steps) if self.draws else nullcontext()
         with count_flops() if new else nullcontext() as forward:
-            with torch.autocast(self.device.type, torch.bfloat16) if mixed else nullcontext():
-                with _drawing(self.device, self.ctx.seed, self.steps) if self.draws else nullcontext():
-                    losses, outputs = self.objective(self.network, inputs, targets, indices)
+            with drawing, torch.autocast(self.device.type, torch.bfloat16) if mixed else nullcontext():
+                losses, outputs = self.objective(self.network, inputs, targets, indices)
             losses = losses.float()
             if self.group:
                 loss = self.group.loss(losses, weights, size)
@@ -286,7 +288,7 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         with count_flops() if new else nullcontext() as backward:
             loss.backward()  # type: ignore[no-untyped-call]
-        if new:
+        if forward is not None and backward is not None:
             self.counted[shape] = (forward.flops, backward.flops)
             self.uncounted |= {*forward.uncounted, *backward.uncounted}
         if self.recipe.clip:
@@ -390,8 +392,8 @@ class _Run:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on."""
-        names = ("epoch", "start", "steps", "seen", "source_seen", "forward", "backward", "order", "weights", "history")
-        names += ("loss_sum", "average", "counted")
+        names = ["epoch", "start", "steps", "seen", "source_seen", "forward", "backward", "order", "weights", "history"]
+        names += ["loss_sum", "average", "counted"]
         state = {name: getattr(self, name) for name in names} | {"uncounted": sorted(self.uncounted)}
         state["seconds_before"] = self.seconds_before + time.perf_counter() - self.began
         return state | {key: part.state_dict() for key, part in self._parts().items() if part is not None}

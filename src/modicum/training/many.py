@@ -21,8 +21,9 @@ from modicum.dataset import Dataset, Indices
 from modicum.errors import TrainingError
 from modicum.flops import FlopTable
 from modicum.ledger import Charge, Ledger, Phase, peak_bytes
-from modicum.models import MLP, Linear, build
+from modicum.models import build
 from modicum.spec import content_key
+from modicum.training.chain import chain_backward, chain_forward, chain_of, output_gradient
 from modicum.training.fit import RESIDENT_BYTES, Fit, default_recipe
 from modicum.training.order import permutation
 from modicum.training.recipe import Recipe
@@ -217,16 +218,13 @@ class _Stack:
         _refuse(self.template)
         self.stacked: dict[str, Tensor] = {}
         self.frozen: dict[str, Tensor] = {}
-        linear = [name for name, module in self.template.named_modules() if type(module) is nn.Linear]
-        self.turned = {f"{name}.weight".removeprefix(".") for name in linear}
         states = [dict(job.model.named_parameters()) for job in self.jobs]
         for key, parameter in states[0].items():
             whole = torch.stack([state[key].detach() for state in states]).to(self.device)
-            if key in self.turned:  # x W' is then a product without a copy, and so is its gradient
-                whole = whole.mT.contiguous()
             (self.stacked if parameter.requires_grad else self.frozen)[key] = whole
         self.average = {key: p.clone() for key, p in self.stacked.items()} if recipe.ema else {}
-        self.chain = _chain(self.template) if not self.frozen else []
+        simple = not self.frozen and recipe.precision == "float32" and pool.dataset.info.task == "classification"
+        self.chain = chain_of(self.template) if simple else []
         self.blocks = list(self._blocks())
         self.leaves: dict[str, Tensor] = {}
         self.augment = make_augment(recipe.augment, tuple(pool.dataset.inputs.shape[1:])) if recipe.augment else None
@@ -271,14 +269,7 @@ class _Stack:
         plain = self.pool.weights is None and min(sizes) == widest
         gain = None if plain else self.gain[self.rows[:active], within][:, :widest].to(self.device)
         key = (active, *inputs.shape[1:])
-        mixed = self.recipe.precision == "bfloat16"
-        with self.flops.forward(key):
-            with torch.autocast(self.device.type, torch.bfloat16) if mixed else nullcontext():
-                outputs = self._forward(inputs)
-            losses = self._losses(outputs.float(), targets).reshape(at.shape)
-            loss = losses.sum() / widest if gain is None else (losses * gain).sum()
-        with self.flops.backward(key):
-            gradients = torch.autograd.grad(loss, list(self.leaves.values()))
+        losses, gradients = (self._chained if self.chain else self._mapped)(inputs, targets, gain, key)
         forward, backward = (count // (active * widest) for count in self.flops.charge(key))
         if self.recipe.clip:
             gradients = self._clipped(gradients)
@@ -287,7 +278,6 @@ class _Stack:
             block.seen += size
             block.forward += size * forward
             block.backward += size * backward
-        losses = losses.detach()
         self.loss_sum[:active] += self._sums(losses, blocks, sizes)
         self.done += 1
         for block in blocks:
@@ -303,45 +293,57 @@ class _Stack:
     def _size(self, block: _Block) -> int:
         return min(block.batch, block.n - self.done % block.per_epoch * block.batch)
 
-    def _forward(self, inputs: Tensor) -> Tensor:
+    def _mapped(
+        self, inputs: Tensor, targets: Tensor, gain: Tensor | None, key: tuple[int, ...]
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """(m, b) losses and the gradients of any architecture, by `vmap` and one backward pass for all models."""
+
         def one(parameters: dict[str, Tensor], x: Tensor) -> Any:
             return functional_call(self.template, parameters, (x,))
 
-        if self.chain:
-            h = inputs.flatten(2)
-            for i, layer in enumerate(self.chain):
-                h = torch.baddbmm(
-                    self.leaves[f"{layer}.bias"][:, None], h.relu() if i else h, self.leaves[f"{layer}.weight"]
-                )
-            return h.flatten(0, 1)
-        parameters = {key: p.mT if key in self.turned else p for key, p in {**self.leaves, **self.fixed}.items()}
-        out: Tensor = vmap(one)(parameters, inputs)
-        return out.flatten(0, 1)
+        bf16 = self.recipe.precision == "bfloat16"
+        with self.flops.forward(key):
+            with torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext():
+                outputs = vmap(one)({**self.leaves, **self.fixed}, inputs).flatten(0, 1)
+            losses = self._losses(outputs.float(), targets.flatten(0, 1)).reshape(inputs.shape[:2])
+            loss = losses.sum() / inputs.shape[1] if gain is None else (losses * gain).sum()
+        with self.flops.backward(key):
+            return losses.detach(), torch.autograd.grad(loss, list(self.leaves.values()))
+
+    def _chained(
+        self, inputs: Tensor, targets: Tensor, gain: Tensor | None, key: tuple[int, ...]
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """The same for multilayer perceptrons, without the overhead."""
+        smoothing = self.recipe.label_smoothing
+        with torch.no_grad():
+            with self.flops.forward(key):
+                outputs, hidden = chain_forward(self.chain, self.leaves, inputs)
+                logs = outputs.log_softmax(1)
+                losses = _cross_entropy(logs, targets, smoothing)
+            with self.flops.backward(key):
+                gradient = output_gradient(logs, targets, 1 / inputs.shape[1] if gain is None else gain, smoothing)
+                found = chain_backward(self.chain, self.leaves, hidden, gradient)
+        return losses, [found[name] for name in self.leaves]
 
     def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if self.pool.dataset.info.task == "regression":
             return F.mse_loss(outputs.reshape(targets.shape), targets, reduction="none")
-        smoothing = self.recipe.label_smoothing
-        # over the first dimension the softmax of few classes is vectorized: ten times as fast as over the last
+        # the softmax of few classes is vectorized only when they are not the last dimension: ten times as fast
         logs = outputs.T.contiguous().log_softmax(0)
-        if targets.is_floating_point():
-            losses = -(logs * targets.T).sum(0)
-        else:
-            losses = F.nll_loss(logs.T, targets, reduction="none")
-        return losses if not smoothing else (1 - smoothing) * losses - smoothing * logs.mean(0)
+        return _cross_entropy(logs[None], targets[None], self.recipe.label_smoothing)[0]
 
     def _batch(self, at: Tensor, blocks: list[_Block], sizes: list[int]) -> tuple[Tensor, Tensor]:
-        inputs, targets = self.pool.inputs(at), self.pool.targets[at.flatten().to(self.device)]
+        inputs, targets = self.pool.inputs(at), self.pool.targets[at.to(self.device)]
         if self.augment is None:
             return inputs, targets
-        parts = list(targets.reshape(*at.shape, *targets.shape[1:]))
+        parts = list(targets)
         for block, size in zip(blocks, sizes):
             for row in range(block.first, block.last):
                 draw = self.augment.draw(size, generator(self.jobs[row].seed, "augment", self.done))
                 inputs[row, :size] = self.augment.apply(inputs[row, :size], draw)
                 mixed = mixed_targets(parts[row][:size], draw, self.pool.dataset.classes)
                 parts[row] = F.pad(mixed, (0, 0) * (mixed.ndim - 1) + (0, at.shape[1] - size))
-        return inputs, torch.cat(parts)
+        return inputs, torch.stack(parts)
 
     def _clipped(self, gradients: Sequence[Tensor]) -> tuple[Tensor, ...]:
         norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
@@ -409,7 +411,7 @@ class _Stack:
             with torch.no_grad():
                 for key, parameter in job.model.named_parameters():
                     if key in weights:
-                        parameter.copy_(weights[key][row].T if key in self.turned else weights[key][row])
+                        parameter.copy_(weights[key][row])
             model = job.model.to(self.device).eval()
             charge = Charge(
                 phase,
@@ -460,21 +462,13 @@ class _Stack:
         self.loss_sum.copy_(state["loss_sum"])
 
 
-def _chain(model: nn.Module) -> list[str]:
-    """Names of the linear layers of a network that is nothing but linear layers with a ReLU between; else none.
-
-    Such a network needs no `vmap`: each layer is one batched product with its bias.
-    """
-    if type(model) is Linear:
-        return ["head"]
-    if type(model) is MLP:
-        return [*(f"body.{i}" for i in range(0, len(model.body), 2)), "head"]
-    layers = list(model) if type(model) is nn.Sequential else []
-    first = 1 if layers and type(layers[0]) is nn.Flatten and layers[0].start_dim == 1 else 0
-    kinds = [type(layer) for layer in layers[first:]]
-    if kinds == [nn.Linear, *[nn.ReLU, nn.Linear] * (len(kinds) // 2)]:
-        return [str(i) for i in range(first, len(layers), 2) if layers[i].bias is not None]
-    return []
+def _cross_entropy(logs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """(m, b) losses from the (m, c, b) log-softmax and (m, b) class indices or (m, b, c) soft labels."""
+    if targets.is_floating_point():
+        losses, mass = -(logs * targets.mT).sum(1), targets.sum(-1)
+        return losses if not smoothing else (1 - smoothing) * losses - smoothing * mass * logs.mean(1)
+    losses = -logs.gather(1, targets[:, None]).squeeze(1)
+    return losses if not smoothing else (1 - smoothing) * losses - smoothing * logs.mean(1)
 
 
 def _refuse(model: nn.Module) -> None:
