@@ -14,6 +14,7 @@ import json
 import pkgutil
 import re
 import sys
+import textwrap
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +53,7 @@ def arguments(doc: str) -> dict[str, str]:
     """What the section `Args` says about each argument."""
     found: dict[str, str] = {}
     name = ""
-    for line in inspect.cleandoc(sections(doc).get("Args", "")).splitlines():
+    for line in textwrap.dedent(sections(doc).get("Args", "")).splitlines():
         start = re.match(r"(\w[\w, *]*|\*+\w+): (.*)", line)
         if start:
             name = start[1].lstrip("*")
@@ -156,9 +157,10 @@ def signature_of(thing: Any) -> str:
         signature = inspect.signature(thing)
     except (TypeError, ValueError):
         return ""
+    marks: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
     parts, keyword_only = [], False
     for parameter in signature.parameters.values():
-        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        stars = marks.get(parameter.kind, "")
         if parameter.kind is parameter.KEYWORD_ONLY and not keyword_only:
             parts.append("*")
         keyword_only |= parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL)
@@ -201,7 +203,7 @@ def name_line(module: ModuleType, name: str) -> str:
     thing = getattr(module, name)
     if at_home(module, thing):
         return f"- `{name}{signature_of(thing)}`: {summary(thing)}"
-    home = getattr(thing, "__module__", None)
+    home = str(getattr(thing, "__module__", ""))
     if (inspect.isfunction(thing) or inspect.isclass(thing)) and home != module.__name__:
         return f"- [`{name}`](#{home.replace('.', '')}): {summary(thing)}"
     value = repr(thing)

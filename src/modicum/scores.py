@@ -194,7 +194,9 @@ class Scores:
             return np.lexsort((*then, np.abs(rank - (len(self) - 1) / 2)))
         raise DataError(f"order={order!r}; expected 'hardest', 'easiest' or 'middle'")
 
-    def kept(self, budget: Budget | float | int | str, order: Order | None = None, class_balance: float = 0.0) -> Array:
+    def kept(
+        self, budget: Budget | float | int | str, order: Order | None = None, class_balance: float | None = None
+    ) -> Array:
         """Sorted positions of the samples to keep.
 
         Args:

@@ -33,6 +33,12 @@ def test_lower_bound_is_students() -> None:
     assert lower_bound([0.9]) == -np.inf
 
 
+def test_seeds_that_agree_exactly_are_not_believed_beyond_one_sample() -> None:
+    same = [replace(p, resolution=1 / 30) for p in FULL + points("knn-shapley", "10%", 0.1, [0.95, 0.95])]
+    assert recommend(summarize(same)).verdict == "none"
+    assert lower_bound([0.9, 0.9], resolution=0.1) == pytest.approx(0.9 - 6.313752 * 0.1 / np.sqrt(2), abs=1e-6)
+
+
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=8), st.floats(-1, 1))
 def test_lower_bound_moves_with_the_values_and_is_below_the_mean(values: list[float], shift: float) -> None:
     bound = lower_bound(values)

@@ -128,13 +128,13 @@ def test_mixture_needs_sources_that_have_samples():
 
 
 @pytest.mark.parametrize("weights", [{"s0": 3, "s1": 1}, {"s0": 1, "s1": 3}])
-@pytest.mark.parametrize("epochs", [1, 4, 2.5])
+@pytest.mark.parametrize("epochs", [1, 4, 2.4])
 def test_ledger_of_a_fit_on_a_mixture_has_the_epochs_elapsed(weights, epochs):
     data, ctx = mixture_of([8, 32]), Context()
     recipe = Recipe(model="linear", epochs=epochs, batch_size=8, lr=0.01)
     done = fit(data, recipe, ctx, sampler=Mixture(data, weights, seed=ctx.seed))
     expected = epochs_elapsed({"s0": 8, "s1": 32}, {k: w / 4 for k, w in weights.items()}, 40 * epochs)
-    assert done.ledger.total().samples == round(40 * epochs)
+    assert done.ledger.total().samples == 40 * epochs
     exact = 0 if epochs == int(epochs) else 1.0  # the order inside a broken epoch is random
     assert ctx.ledger.epochs() == pytest.approx(expected, rel=0.3 * exact, abs=1e-12)
 

@@ -220,6 +220,7 @@ def _point(cell: Cell, data: Splits, recipe: Recipe, ctx: Context, plans: dict[t
         test=test.score,
         ledger=here.ledger,
         class_counts=tuple(counts),
+        resolution=1 / len(data.valid) if valid.metric == "accuracy" else 0.0,
     )
 
 

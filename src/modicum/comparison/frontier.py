@@ -14,7 +14,7 @@ from modicum.ledger import Ledger, Phase
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["CONTROLS", "Frontier", "Point", "Recommendation", "Row"]
+__all__ = ["CONTROLS", "Frontier", "Point", "Recommendation", "Row", "lower_bound", "summarize"]
 
 CONTROLS = ("full", "random", "stratified", "short")
 
@@ -33,6 +33,7 @@ class Point:
         test: Score on the test split, which no method sees.
         ledger: Choosing, training and evaluation.
         class_counts: Samples trained on of each class.
+        resolution: By how much one sample of the validation split moves the score; 0 for R².
     """
 
     method: str
@@ -44,6 +45,7 @@ class Point:
     test: float
     ledger: Ledger
     class_counts: tuple[int, ...] = ()
+    resolution: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -74,6 +76,7 @@ class Row:
         parameters: Of the model.
         cost: FLOPs of choosing and training over those of the full run.
         class_counts: Of the first seed.
+        resolution: As in `Point`.
     """
 
     method: str
@@ -89,6 +92,12 @@ class Row:
     parameters: int
     cost: float
     class_counts: tuple[int, ...]
+    resolution: float = 0.0
+
+    @property
+    def bound(self) -> float:
+        """Lower confidence bound of the score on the validation split."""
+        return lower_bound(self.valid, resolution=self.resolution)
 
     @property
     def control(self) -> bool:
@@ -198,4 +207,26 @@ def _row(group: list[Point], reference: float) -> Row:
         parameters=group[0].ledger.total("train").parameters,
         cost=(choose["flops"] + train["flops"]) / reference,
         class_counts=group[0].class_counts,
+        resolution=group[0].resolution,
     )
+
+
+def lower_bound(values: Sequence[float], confidence: float = 0.95, resolution: float = 0.0) -> float:
+    """One-sided lower confidence bound of a mean, by Student's t: mean - t_{confidence, n-1} max(s, r) / sqrt(n).
+
+    Args:
+        values: At least two; one value bounds nothing, and its bound is minus infinity.
+        confidence: Of the bound.
+        resolution: r, the smallest deviation to believe: an accuracy moves in steps of one sample, so seeds that agree
+            exactly still say no more than that.
+
+    Example:
+        >>> round(lower_bound([0.9, 0.92, 0.94]), 4)
+        0.8863
+    """
+    from scipy.stats import t
+
+    n = len(values)
+    if n < 2:
+        return -np.inf
+    return float(np.mean(values) - t.ppf(confidence, n - 1) * max(resolution, np.std(values, ddof=1)) / np.sqrt(n))

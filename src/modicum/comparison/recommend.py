@@ -6,28 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from modicum.comparison.frontier import Recommendation, Row
+from modicum.comparison.frontier import Recommendation, Row, lower_bound
 
 __all__ = ["difference", "lower_bound", "recommend"]
-
-
-def lower_bound(values: Sequence[float], confidence: float = 0.95) -> float:
-    """One-sided lower confidence bound of a mean, by Student's t: mean - t_{confidence, n-1} s / sqrt(n).
-
-    Args:
-        values: At least two; one value bounds nothing, and its bound is minus infinity.
-        confidence: Of the bound.
-
-    Example:
-        >>> round(lower_bound([0.9, 0.92, 0.94]), 4)
-        0.8863
-    """
-    from scipy.stats import t
-
-    n = len(values)
-    if n < 2:
-        return -np.inf
-    return float(np.mean(values) - t.ppf(confidence, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
 
 
 def difference(ours: Row, theirs: Row) -> tuple[float, float, float, float]:
@@ -75,7 +56,7 @@ def recommend(
     if full is None:
         return Recommendation("Nothing can be said yet: the full run is missing.", "", "none", None, float("nan"))
     goal = float(np.mean(full.valid)) - margin if target is None else target
-    reached = sorted((r for r in rows if r is not full and lower_bound(r.valid) >= goal), key=lambda r: r.cost)
+    reached = sorted((r for r in rows if r is not full and r.bound >= goal), key=lambda r: r.cost)
     cheaper = [r for r in reached if r.cost < 1]
     best_control = next((r for r in reached if r.control), None)
     asked = f"the target of {_score(goal, metric)} on the validation split" + (
@@ -120,10 +101,10 @@ def _closest(rows: Sequence[Row], full: Row, goal: float, metric: str, asked: st
     others = [r for r in rows if r is not full and r.cost < 1]
     if not others:
         return f"Needed: {asked}; nothing cheaper was tried."
-    best = max(others, key=lambda r: lower_bound(r.valid))
+    best = max(others, key=lambda r: r.bound)
     return (
         f"Needed: {asked}, with 95 % confidence. The nearest is {best.name}: {_score(float(np.mean(best.valid)), metric)} "
-        f"there, but it may be as low as {_score(lower_bound(best.valid), metric)}; "
+        f"there, but it may be as low as {_score(best.bound, metric)}; "
         f"it costs {100 * best.cost:.0f} % of full training."
     )
 

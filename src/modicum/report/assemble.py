@@ -11,7 +11,7 @@ from torch import Tensor
 
 from modicum.comparison.frontier import Frontier
 from modicum.comparison.frontier import Row as Summary
-from modicum.comparison.recommend import difference, lower_bound
+from modicum.comparison.recommend import difference
 from modicum.data import decode
 from modicum.dataset import Dataset, Splits
 from modicum.methods import find
@@ -133,7 +133,7 @@ def _row(row: Summary, rows: list[Summary], frontier: Frontier) -> Row:
         peak_bytes=row.peak_bytes,
         parameters=row.parameters,
         cost_ratio=row.cost,
-        reaches_target=lower_bound(row.valid) >= advice.target or row.method == "full",
+        reaches_target=row.bound >= advice.target or row.method == "full",
         recommended=advice.row is not None and (row.method, row.budget) == (advice.row.method, advice.row.budget),
         random_gap=gap,
         random_p=p,

@@ -96,7 +96,7 @@ def fit(
         ctx: Device, seed, ledger and store.
         sampler: Gives the positions and weights of an epoch; every sample once in a new order when None.
         objective: `(model, inputs, targets, indices) -> (losses (b,), outputs (b, c))`; cross-entropy with the
-            recipe's label smoothing, or squared error for regression, when None.
+            recipe's label smoothing, or squared error for regression, when None. One with a `state_dict` is saved.
         recorder: Sees every batch.
         stop_after: Stop after so many epochs of the schedule.
         name: Of the checkpoint in the store.
@@ -388,7 +388,9 @@ class _Run:
         )
 
     def _parts(self) -> dict[str, Any]:
-        return {"model": self.model, "optimizer": self.optimizer, "sampler": self.sampler, "recorder": self.recorder}
+        objective = self.objective if hasattr(self.objective, "state_dict") else None
+        parts = {"model": self.model, "optimizer": self.optimizer, "objective": objective}
+        return parts | {"sampler": self.sampler, "recorder": self.recorder}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on."""

@@ -149,7 +149,6 @@ class _Pool:
         if any(d.weights is not None for d in datasets):
             whole = [torch.ones(len(d)) if d.weights is None else d.weights.float() for d in datasets]
             self.weights = torch.cat(whole)
-        self.sources = None if self.dataset.sources is None or len(datasets) > 1 else self.dataset.sources
         self.resident: Tensor | None = None
         if sum(d.inputs.numel() for d in datasets) * 4 <= RESIDENT_BYTES:
             self.resident = torch.cat([d.prepare(d.inputs, self.device) for d in datasets])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KnnShapley", "knn_shapley"]
 
-BLOCK = 1 << 22  # distances at a time
+BLOCK = 1 << 23  # distances at a time
 CHUNK = 1 << 17  # of which so many are ranked at a time, to stay in the cache
 THREADS = 2
 
@@ -40,11 +40,12 @@ def knn_shapley(
     (Euclidean; ties by index), `s_n = a_n / max(k, n)` and `s_i = s_{i+1} + (a_i - a_{i+1}) / max(k, i)`. The result is
     the mean over the validation points, and sums to the mean utility of the whole training set.
 
-    Time is one matrix product and one sort a validation point; memory is that of the training features twice and about
-    100 MB, however many validation points there are.
+    Time is one matrix product and one sort a validation point; memory is that of the features in double precision
+    and about 150 MB, however many validation points there are.
 
     Args:
-        train_features: (n, d) finite numbers; distances are made in their precision.
+        train_features: (n, d) finite numbers; distances are made in double precision whatever theirs is, because
+            rounding would swap neighbors.
         train_targets: (n,) class indices.
         valid_features: (m, d).
         valid_targets: (m,) class indices; a class that no training sample has is worth nothing to anybody, with a
@@ -78,9 +79,8 @@ def knn_shapley(
             f"valid_targets has class {int(unseen[0])}, which train_targets has not: no training sample can help there",
             stacklevel=2,
         )
-    precision = np.float32 if train.dtype == np.float32 else np.float64
-    center = center_of(train)
-    near, query = (train - center).astype(precision), (valid - center).astype(precision)
+    center = center_of(train.astype(np.float64, copy=False))
+    near, query = train - center, valid - center
     device = train_features.device if isinstance(train_features, Tensor) else torch.device("cpu")
     ranked = _on_cpu if device.type in ("cpu", "mps") else _on_accelerator  # mps has no float64
     total = ranked(near, labels, query, wanted, int(k), device)
@@ -129,6 +129,7 @@ def _on_cpu(train: NumPy, labels: NumPy, valid: NumPy, wanted: NumPy, k: int, de
             distances = product.numpy()
             distances += norms
             distances += np.einsum("ij,ij->i", query, query)[:, None]
+            np.maximum(distances, 0, out=distances)
             distances[:, again] = distances[:, first]
             chunks = [slice(start, start + rows) for start in range(0, len(query), rows)]
             asked = wanted[block]
@@ -145,22 +146,25 @@ def _chunk(distances: NumPy, labels: NumPy, wanted: NumPy, k: int) -> NumPy:
 
 
 def _stable_order(distances: NumPy) -> NumPy:
-    """argsort by (distance, index) of each row of squared distances; float32 ones are overwritten."""
+    """argsort by (distance, position) of each row of non-negative float64 numbers."""
     n = distances.shape[1]
-    if distances.dtype == np.float32 and n < 1 << 32:
-        # the bits of non-negative floats sort like the floats: with the index in the low half, NumPy's vectorized sort
-        # of integers, which is not stable, gives the stable order 17 times faster than its stable argsort
-        np.maximum(distances, 0, out=distances)
-        keys = (distances + np.float32(0)).view(np.uint32).astype(np.uint64)
-        keys <<= np.uint64(32)
-        keys |= np.arange(n, dtype=np.uint64)
-        keys.sort(axis=1)
-        keys &= np.uint64((1 << 32) - 1)
-        return keys.view(np.int64)
-    order = np.argsort(distances, axis=1)
-    ranked = np.take_along_axis(distances, order, axis=1)
-    ties = np.flatnonzero((ranked[:, 1:] == ranked[:, :-1]).any(axis=1))
-    order[ties] = np.argsort(distances[ties], axis=1, kind="stable")
+    # the bits of such numbers sort like the numbers: with the position in place of their last digits, NumPy's vectorized
+    # sort of integers gives the order eight times faster than its stable argsort, but for ties of the other digits
+    low = np.uint64((1 << (n - 1).bit_length()) - 1)
+    keys = (distances + 0.0).view(np.uint64)
+    keys &= ~low
+    keys |= np.arange(n, dtype=np.uint64)
+    keys.sort(axis=1)
+    order = (keys & low).view(np.int64)
+    keys |= low
+    tied = np.zeros(keys.shape, dtype=bool)
+    np.equal(keys[:, 1:], keys[:, :-1], out=tied[:, 1:])
+    if tied.any():
+        member = tied.copy()
+        member[:, :-1] |= tied[:, 1:]
+        row, rank = np.nonzero(member)
+        at = order[row, rank]
+        order[row, rank] = at[np.lexsort((at, distances[row, at], np.cumsum(~tied[row, rank])))]
     return order
 
 
