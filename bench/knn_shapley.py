@@ -1,7 +1,6 @@
 """kNN-Shapley against pyDVL, which lives in an environment of its own because it needs numpy < 2.
 
-    python -m venv /tmp/pydvl && /tmp/pydvl/bin/pip install pydvl==0.10.0 'numpy<2'
-    python bench/knn_shapley.py --peer-python /tmp/pydvl/bin/python --data mnist.npz
+    make bench, or: python bench/knn_shapley.py --peer-python PYTHON --data mnist.npz
 
 Both get the same float32 arrays; the answers are compared before any time is reported.
 """
@@ -46,8 +45,15 @@ def problem(path: Path | None, n: int, m: int) -> dict[str, Any]:
 def main() -> int:
     """Compare the answers, then the times."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer-python", required=True, help="python of an environment with pyDVL")
-    parser.add_argument("--data", type=Path, help=".npz with train_images, train_labels, test_images, test_labels")
+    here = Path(__file__).resolve().parents[1]
+    peer, data = here / ".venv-peers" / "bin" / "python", here.parent / "shared" / "data" / "mnist.npz"
+    parser.add_argument("--peer-python", default=str(peer), help="python of an environment with pyDVL")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=data if data.is_file() else None,
+        help=".npz with train_images, train_labels, test_images, test_labels",
+    )
     parser.add_argument("--train", type=int, default=60_000, help="training points")
     parser.add_argument("--valid", type=int, nargs="+", default=[200, 1000], help="validation points, one row each")
     parser.add_argument("--repeats", type=int, nargs="+", default=[3, 1], help="pairs for each row")

@@ -301,6 +301,35 @@ def evidence_lines(key: str, kind: type[Any], claims: list[dict[str, Any]] | Non
     return lines
 
 
+def benchmarks_page() -> str:
+    """The tables of bench/results, as they were measured."""
+    parts = [
+        "# Benchmarks",
+        "",
+        "Written by `make docs` from `bench/results`, which `make bench` measures. In each, ours and the peer run in turn in one "
+        "session on the same data, and their answers are compared before any time is reported. A ratio above 1 means that "
+        "ours is faster; it is the median of the pairs, with the least and the greatest.",
+    ]
+    for path in sorted((DOCS.parent / "bench" / "results").glob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        where, rows = found["environment"], found["rows"]
+        peer = found.get("peer", "")
+        against = ", ".join(f"{k} {v}" for k, v in peer.items()) if isinstance(peer, dict) else peer
+        parts += ["", f"## {found.get('what', found['benchmark'])}", ""]
+        parts += [
+            f"Against {against}." if against else "",
+            f"`python bench/{path.stem}.py`, {where['processor']}, {where['cores']} cores, "
+            f"{where['threads']} threads, Python {where['python']}, torch {where['torch']}, NumPy {where['numpy']}.",
+            "",
+        ]
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        parts += ["| " + " | ".join(c.replace("_", " ") for c in columns) + " |", "|" + " --- |" * len(columns)]
+        for row in rows:
+            cells = (f"{row[c]:.3g}" if isinstance(row.get(c), float) else cell(str(row.get(c, ""))) for c in columns)
+            parts.append("| " + " | ".join(cells) + " |")
+    return "\n".join(parts) + "\n"
+
+
 def cell(text: str) -> str:
     return text.replace("|", "\\|")
 
@@ -312,7 +341,11 @@ def pages() -> dict[Path, str]:
     """The text of every page that is written from the code."""
     file = DOCS / "evidence.json"
     evidence = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    return {DOCS / "methods.md": methods_page(evidence), DOCS / "api.md": api_page()}
+    return {
+        DOCS / "methods.md": methods_page(evidence),
+        DOCS / "api.md": api_page(),
+        DOCS / "benchmarks.md": benchmarks_page(),
+    }
 
 
 def check() -> list[str]:

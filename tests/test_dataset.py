@@ -193,8 +193,9 @@ def test_prepare_standardizes_per_channel_and_keeps_tokens() -> None:
     assert pixels.dtype == torch.uint8
     table = Dataset(torch.ones(2, 3), info=Info("unlabeled", mean=(1.0, 0.0, 0.0), std=(1.0, 2.0, 1.0)))
     assert table.prepare(table.inputs).tolist() == [[0, 0.5, 1]] * 2
-    plain = torch.ones(2, 3, dtype=torch.float64)
+    plain = torch.ones(2, 3)
     assert Dataset(plain).prepare(plain) is plain
+    assert Dataset(plain.double()).prepare(plain.double()).dtype == torch.float32
     text = Dataset(torch.tensor([[2, 0]], dtype=torch.int32), info=Info("unlabeled", "text", mean=(1.0,), std=(1.0,)))
     assert text.prepare(text.inputs).dtype == torch.int64
 

@@ -69,7 +69,7 @@ def fit_many(
     Example:
         >>> import modicum
         >>> train, valid, test = modicum.load("digits")
-        >>> fits = fit_many(train, Recipe(model="mlp(hidden=32)", epochs=5), subsets=[range(500), range(500, 1000)])
+        >>> fits = fit_many(train, Recipe(model="mlp", epochs=8, batch_size=32), subsets=[range(500), range(500, 1000)])
         >>> [done.evaluate(test).score > 0.7 for done in fits]
         [True, True]
     """
