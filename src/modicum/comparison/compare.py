@@ -255,8 +255,8 @@ def _estimate(todo: Sequence[Cell], data: Splits, recipe: Recipe, full_seconds: 
                 seen.add((need, cell.seed))
                 seconds += need.trainings() * full_seconds
                 trainings += need.trainings()
-    inputs = sum(d.inputs.numel() * 4 for d in data)
-    return Estimate(seconds, max(peak_bytes(), int(peak_bytes() + inputs)), round(trainings))
+    inputs = sum(d.inputs.numel() * 4 for d in data)  # once more, as features
+    return Estimate(seconds, peak_bytes() + inputs, round(trainings))
 
 
 def _time_iteration(cell: Cell, data: Splits, recipe: Recipe, ctx: Context, iterations: int = 3) -> float:
