@@ -36,7 +36,7 @@ def test_distinct_survives_equal_hashes(monkeypatch):
 
 def test_center_keeps_integers_exact():
     x = (np.random.default_rng(0).integers(0, 50, (100, 4)) + 10_000).astype(np.float32)
-    moved = x - center_of(x)
+    moved = x - center_of(x).astype(np.float32)
     assert (moved == np.round(moved)).all()
     assert np.abs(moved).max() < 100
 

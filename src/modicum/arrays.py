@@ -194,14 +194,14 @@ def unit_rows(name: str, rows: NumPy, zeros: bool = False) -> NumPy:
 
 
 def center_of(rows: NumPy) -> NumPy:
-    """(d,) near the mean of the rows, so that squares of distances do not cancel.
+    """(d,) float64 near the mean of the rows, so that squares of distances do not cancel.
 
     Each entry is a multiple of a power of two near the spread of its column: subtracting it stays exact for integers
     and other short numbers, whose distances may tie.
     """
     some = rows[:: max(1, len(rows) // 4096)].astype(np.float64)
     scale = np.exp2(np.ceil(np.log2(np.maximum(some.std(0), np.finfo(np.float32).tiny))))
-    center: NumPy = (np.round(some.mean(0) / scale) * scale).astype(rows.dtype)
+    center: NumPy = np.round(some.mean(0) / scale) * scale
     return center
 
 

@@ -197,6 +197,18 @@ class Dataset:
         std = torch.tensor(self.info.std, dtype=moved.dtype, device=moved.device).reshape(shape)
         return (moved - mean) / std
 
+    def prepare_targets(self, device: torch.device | str = "cpu") -> Tensor:
+        """Targets as a model is trained on them: class indices as int64, the rest as float32, regression standardized.
+
+        Raises:
+            DataError: There are none.
+        """
+        if self.targets is None:
+            raise DataError("the data set has no targets; training needs labels, soft labels or regression targets")
+        if self.info.task == "regression":
+            return (self.targets.to(device, torch.float32) - self.info.target_mean) / self.info.target_std
+        return self.targets.to(device, torch.float32 if self.targets.is_floating_point() else torch.int64)
+
     @cached_property
     def fingerprint(self) -> str:
         """sha256 over every column, so that a cached result can never be taken for that of other data."""

@@ -206,6 +206,12 @@ def test_a_damaged_measurement_is_refused_by_name(tmp_path):
         measure(cache=tmp_path)
     file.unlink()  # as the message says
     assert_same(measure(cache=tmp_path)[0], measure()[0])
+    (file,) = tmp_path.rglob("epochs-10.json")
+    file.write_text(file.read_text().replace("1", "2"))
+    with pytest.raises(StoreError, match=r"epochs-10\.json is damaged"):
+        measure(cache=tmp_path)
+    file.unlink()
+    assert_same(measure(cache=tmp_path)[0], measure()[0])
 
 
 def test_fractions_of_an_epoch_are_left_out_and_a_run_of_less_than_one_is_refused():

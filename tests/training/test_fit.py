@@ -5,6 +5,7 @@ import torch.nn.functional as F
 
 import modicum
 from modicum.context import Context
+from modicum.data.augment import make_augment
 from modicum.dataset import Dataset, Info
 from modicum.errors import TrainingError
 from modicum.ledger import peak_bytes
@@ -313,6 +314,25 @@ def test_augmented_training_is_deterministic_and_finite(augment):
     assert np.isfinite(first.history["loss"]).all()
     with pytest.raises(AssertionError):
         same(first, fit(images(), Recipe(**{**vars(recipe), "augment": ()})), rtol=0, atol=1e-4)
+
+
+def test_augmentation_is_drawn_anew_in_every_step_as_a_function_of_seed_and_step():
+    data, seen = images(), []
+    specs = ("crop(padding=2)", "flip")
+
+    def objective(model, inputs, targets, indices):
+        seen.append((indices, inputs))
+        outputs = model(inputs)
+        return F.cross_entropy(outputs, targets, reduction="none"), outputs
+
+    recipe = Recipe(model="linear", epochs=3, batch_size=8, lr=0.01, augment=specs)
+    fit(data, recipe, Context(seed=3), objective=objective)
+    augment, draws = make_augment(specs, (2, 8, 8)), []
+    for step, (indices, inputs) in enumerate(seen):
+        draw = augment.draw(len(indices), Context(seed=3).generator("augment", step))
+        assert torch.equal(inputs, augment.apply(data.prepare(data.inputs[indices]), draw))
+        draws.append(tuple(draw.parameters[0].flatten().tolist()))
+    assert len(set(draws)) == len(seen) == 9
 
 
 def test_mixup_of_a_table_and_of_a_regression():

@@ -26,7 +26,7 @@ def data(n: int = 50, kind: str = "labels", seed: int = 0) -> Dataset:
     info = Info(classes=("a", "b", "c"), mean=(0.1,) * 6, std=(1.1,) * 6)
     weights = torch.rand(n, generator=rng) if kind == "weights" else None
     if kind == "regression":
-        return Dataset(inputs, logits[:, 0], info=Info("regression"))
+        return Dataset(inputs, logits[:, 0], info=Info("regression", target_mean=3.0, target_std=2.0))
     return Dataset(inputs, logits.softmax(1) if kind == "soft" else logits.argmax(1), weights=weights, info=info)
 
 

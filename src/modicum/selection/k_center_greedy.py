@@ -59,7 +59,7 @@ def k_center_greedy(features: Array, budget: Budget | float | int | str, start: 
         raise DataError(f"start={start}; expected a position from 0 to {n - 1}")
     again, first = distinct(plain)
     device = features.device if isinstance(features, torch.Tensor) else torch.device("cpu")
-    rows = torch.from_numpy(plain - center_of(plain)).to(device)
+    rows = torch.from_numpy(plain - center_of(plain).astype(plain.dtype)).to(device)
     norms = torch.linalg.vecdot(rows, rows)
     if start is None:
         start = int(torch.addmv(norms, rows, rows.mean(0), alpha=-2).argmin())

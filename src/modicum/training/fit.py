@@ -243,11 +243,7 @@ class _Run:
         self.source_seen = torch.zeros(len(dataset.info.sources), dtype=torch.int64)
         self.counted: dict[tuple[int, ...], tuple[int, int]] = {}
         self.uncounted: set[str] = set()
-        assert dataset.targets is not None
-        real = dataset.targets.is_floating_point() or dataset.info.task == "regression"
-        self.targets = dataset.targets.to(self.device, torch.float32 if real else torch.int64)
-        if dataset.info.task == "regression":
-            self.targets = (self.targets - dataset.info.target_mean) / dataset.info.target_std
+        self.targets = dataset.prepare_targets(self.device)
         self.resident: Tensor | None = None
         if dataset.inputs.numel() * 4 <= RESIDENT_BYTES:
             self.resident = dataset.prepare(dataset.inputs, self.device)

@@ -144,7 +144,7 @@ class _Pool:
 
     def __init__(self, datasets: list[Dataset], ctx: Context) -> None:
         self.dataset, self.device = datasets[0], torch.device(ctx.device)
-        self.targets = torch.cat([d.targets for d in datasets if d.targets is not None]).to(self.device)
+        self.targets = torch.cat([d.prepare_targets(self.device) for d in datasets])
         self.weights: Tensor | None = None
         if any(d.weights is not None for d in datasets):
             whole = [torch.ones(len(d)) if d.weights is None else d.weights.float() for d in datasets]

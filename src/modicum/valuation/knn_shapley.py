@@ -79,11 +79,10 @@ def knn_shapley(
             f"valid_targets has class {int(unseen[0])}, which train_targets has not: no training sample can help there",
             stacklevel=2,
         )
-    center = center_of(train.astype(np.float64, copy=False))
-    near, query = train - center, valid - center
+    center = center_of(train)
     device = train_features.device if isinstance(train_features, Tensor) else torch.device("cpu")
     ranked = _on_cpu if device.type in ("cpu", "mps") else _on_accelerator  # mps has no float64
-    total = ranked(near, labels, query, wanted, int(k), device)
+    total = ranked(train - center, labels, valid - center, wanted, int(k), distinct(train), device)
     return back(total / len(valid), train_features)
 
 
@@ -114,9 +113,17 @@ def _blocks(n: int, m: int) -> Iterator[slice]:
     yield from (slice(start, min(start + size, m)) for start in range(0, m, size))
 
 
-def _on_cpu(train: NumPy, labels: NumPy, valid: NumPy, wanted: NumPy, k: int, device: torch.device) -> NumPy:
+def _on_cpu(
+    train: NumPy,
+    labels: NumPy,
+    valid: NumPy,
+    wanted: NumPy,
+    k: int,
+    repeated: tuple[NumPy, NumPy],
+    device: torch.device,
+) -> NumPy:
     n = len(train)
-    again, first = distinct(train)
+    again, first = repeated
     norms = np.einsum("ij,ij->i", train, train)
     transposed = torch.from_numpy(train).T  # torch's matrix product is used: it follows the user's thread settings
     rows = max(1, CHUNK // n)
@@ -168,8 +175,16 @@ def _stable_order(distances: NumPy) -> NumPy:
     return order
 
 
-def _on_accelerator(train: NumPy, labels: NumPy, valid: NumPy, wanted: NumPy, k: int, device: torch.device) -> NumPy:
-    again, first = (torch.from_numpy(a).to(device) for a in distinct(train))
+def _on_accelerator(
+    train: NumPy,
+    labels: NumPy,
+    valid: NumPy,
+    wanted: NumPy,
+    k: int,
+    repeated: tuple[NumPy, NumPy],
+    device: torch.device,
+) -> NumPy:
+    again, first = (torch.from_numpy(a).to(device) for a in repeated)
     near, own = torch.from_numpy(train).to(device), torch.from_numpy(labels).to(device)
     total = torch.zeros(len(train), dtype=torch.float64, device=device)
     for block in _blocks(len(train), len(valid)):
