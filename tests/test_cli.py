@@ -141,6 +141,16 @@ def test_errors_are_one_line_and_exit_1(capsys: pytest.CaptureFixture[str], word
     assert "Traceback" not in out + err
 
 
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    from importlib.metadata import version
+
+    assert run(capsys, "--version") == (0, f"modicum {version('modicum')}\n", "")
+    with pytest.raises(SystemExit) as done:
+        main(["compare", "--help"])
+    assert done.value.code == 0
+    assert "--max-seconds" in capsys.readouterr().out
+
+
 def test_wrong_usage_exits_2() -> None:
     done = subprocess.run([sys.executable, "-m", "modicum", "compare"], capture_output=True, check=False)
     assert done.returncode == 2

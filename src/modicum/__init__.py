@@ -89,6 +89,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("modicum")
     if name in _HOMES:
         value = getattr(importlib.import_module(f"modicum.{_HOMES[name]}"), name)
         globals()[name] = value
