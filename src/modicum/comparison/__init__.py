@@ -3,19 +3,19 @@
 from modicum.comparison.compare import DEFAULT_METHODS, Estimate, run
 from modicum.comparison.controls import Full, Short
 from modicum.comparison.frontier import Frontier, Point, Recommendation, Row
-from modicum.comparison.recommend import difference, lower_bound, recommend
+from modicum.comparison.recommend import Gap, gap, recommend
 
 __all__ = [
     "DEFAULT_METHODS",
     "Estimate",
     "Frontier",
     "Full",
+    "Gap",
     "Point",
     "Recommendation",
     "Row",
     "Short",
-    "difference",
-    "lower_bound",
+    "gap",
     "recommend",
     "run",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from modicum.comparison.controls import Short
-from modicum.comparison.frontier import Frontier, Point, summarize
+from modicum.comparison.frontier import Frontier, Point, pack_bits, summarize
 from modicum.comparison.keep import keep_for_report
 from modicum.comparison.prepare import Plan, prepare
 from modicum.comparison.recommend import recommend
@@ -220,7 +220,8 @@ def _point(cell: Cell, data: Splits, recipe: Recipe, ctx: Context, plans: dict[t
         test=test.score,
         ledger=here.ledger,
         class_counts=tuple(counts),
-        resolution=1 / len(data.valid) if valid.metric == "accuracy" else 0.0,
+        valid_right="" if valid.correct is None else pack_bits(valid.correct),
+        test_right="" if test.correct is None else pack_bits(test.correct),
     )
 
 

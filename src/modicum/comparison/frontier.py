@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -14,8 +14,11 @@ from modicum.ledger import Ledger, Phase
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["CONTROLS", "Frontier", "Point", "Recommendation", "Row", "lower_bound", "summarize"]
+Bits: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
+__all__ = ["CONTROLS", "Frontier", "Point", "Recommendation", "Row", "pack_bits", "summarize"]
+
+NOT_IN_TABLE = ("ledger", "class_counts", "valid_right", "test_right")
 CONTROLS = ("full", "random", "stratified", "short")
 
 
@@ -33,7 +36,8 @@ class Point:
         test: Score on the test split, which no method sees.
         ledger: Choosing, training and evaluation.
         class_counts: Samples trained on of each class.
-        resolution: By how much one sample of the validation split moves the score; 0 for R².
+        valid_right: Which validation samples were answered right, packed (see `pack_bits`); empty for R².
+        test_right: The same for the test samples.
     """
 
     method: str
@@ -45,7 +49,8 @@ class Point:
     test: float
     ledger: Ledger
     class_counts: tuple[int, ...] = ()
-    resolution: float = 0.0
+    valid_right: str = ""
+    test_right: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -76,7 +81,8 @@ class Row:
         parameters: Of the model.
         cost: FLOPs of choosing and training over those of the full run.
         class_counts: Of the first seed.
-        resolution: As in `Point`.
+        valid_right: (seeds, m) whether each validation sample was answered right; (seeds, 0) for R².
+        test_right: The same for the test samples.
     """
 
     method: str
@@ -92,12 +98,8 @@ class Row:
     parameters: int
     cost: float
     class_counts: tuple[int, ...]
-    resolution: float = 0.0
-
-    @property
-    def bound(self) -> float:
-        """Lower confidence bound of the score on the validation split."""
-        return lower_bound(self.valid, resolution=self.resolution)
+    valid_right: Bits
+    test_right: Bits
 
     @property
     def control(self) -> bool:
@@ -121,6 +123,7 @@ class Recommendation:
             when only the full data reach it.
         row: The recommended row; None when nothing is recommended.
         target: The score on the validation split that had to be reached.
+        sure: Names of the rows that surely reach it.
     """
 
     sentence: str
@@ -128,6 +131,7 @@ class Recommendation:
     verdict: str
     row: Row | None
     target: float
+    sure: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,7 @@ class Frontier:
 
         rows = []
         for point in self.points:
-            row: dict[str, Any] = {k: v for k, v in point.to_json().items() if k not in ("ledger", "class_counts")}
+            row: dict[str, Any] = {k: v for k, v in point.to_json().items() if k not in NOT_IN_TABLE}
             phases: tuple[Phase, ...] = ("choose", "train", "evaluate")
             for phase in phases:
                 total = asdict(point.ledger.total(phase))
@@ -183,6 +187,25 @@ def summarize(points: Sequence[Point]) -> list[Row]:
     for point in points:
         groups.setdefault((point.method, point.budget), []).append(point)
     return [_row(group, reference) for group in groups.values()]
+
+
+def pack_bits(right: Any) -> str:
+    """(m,) booleans as text: eight to two hexadecimal digits, with their number in front.
+
+    Example:
+        >>> pack_bits([True, False, True])
+        '3:a0'
+    """
+    bits = np.asarray(right, dtype=bool)
+    return f"{len(bits)}:{np.packbits(bits).tobytes().hex()}"
+
+
+def _unpack(packed: Sequence[str]) -> Bits:
+    rows = []
+    for text in packed:
+        count, _, digits = text.partition(":")
+        rows.append(np.unpackbits(np.frombuffer(bytes.fromhex(digits), np.uint8), count=int(count or 0)).astype(bool))
+    return np.stack(rows)
 
 
 def _row(group: list[Point], reference: float) -> Row:
@@ -207,26 +230,6 @@ def _row(group: list[Point], reference: float) -> Row:
         parameters=group[0].ledger.total("train").parameters,
         cost=(choose["flops"] + train["flops"]) / reference,
         class_counts=group[0].class_counts,
-        resolution=group[0].resolution,
+        valid_right=_unpack([p.valid_right for p in group]),
+        test_right=_unpack([p.test_right for p in group]),
     )
-
-
-def lower_bound(values: Sequence[float], confidence: float = 0.95, resolution: float = 0.0) -> float:
-    """One-sided lower confidence bound of a mean, by Student's t: mean - t_{confidence, n-1} max(s, r) / sqrt(n).
-
-    Args:
-        values: At least two; one value bounds nothing, and its bound is minus infinity.
-        confidence: Of the bound.
-        resolution: r, the smallest deviation to believe: an accuracy moves in steps of one sample, so seeds that agree
-            exactly still say no more than that.
-
-    Example:
-        >>> round(lower_bound([0.9, 0.92, 0.94]), 4)
-        0.8863
-    """
-    from scipy.stats import t
-
-    n = len(values)
-    if n < 2:
-        return -np.inf
-    return float(np.mean(values) - t.ppf(confidence, n - 1) * max(resolution, np.std(values, ddof=1)) / np.sqrt(n))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from modicum.comparison.frontier import Frontier
 from modicum.comparison.frontier import Row as Summary
-from modicum.comparison.recommend import difference
+from modicum.comparison.recommend import gap
 from modicum.data import decode
 from modicum.dataset import Dataset, Splits
 from modicum.methods import find
@@ -111,7 +111,7 @@ def _row(row: Summary, rows: list[Summary], frontier: Frontier) -> Row:
     kind = find(row.method.partition("(")[0])
     advice = frontier.recommendation
     rival = next((r for r in rows if r.method == "random" and r.budget == row.budget and r is not row), None)
-    gap, _, _, p = difference(row, rival) if rival else (float("nan"),) * 4
+    found = gap(row, rival, "test") if rival else None
     return Row(
         method=row.method,
         title=kind.card.title,
@@ -133,10 +133,10 @@ def _row(row: Summary, rows: list[Summary], frontier: Frontier) -> Row:
         peak_bytes=row.peak_bytes,
         parameters=row.parameters,
         cost_ratio=row.cost,
-        reaches_target=row.bound >= advice.target or row.method == "full",
+        reaches_target=row.name in advice.sure or row.method == "full",
         recommended=advice.row is not None and (row.method, row.budget) == (advice.row.method, advice.row.budget),
-        random_gap=gap,
-        random_p=p,
+        random_gap=found.mean if found else float("nan"),
+        random_p=found.p if found else float("nan"),
     )
 
 
