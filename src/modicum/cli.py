@@ -397,9 +397,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 when done, 1 for a `ModicumError` (one line), 2 for wrong usage."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if (sys.argv[1:] if argv is None else argv) == ["--version"]:
-        import modicum
+        from importlib.metadata import version
 
-        print(f"modicum {modicum.__version__}")
+        print(f"modicum {version('modicum')}")
         return 0
     kinds: Any = tuple(Annotated[c, subcommand(c.__name__.lower(), prefix_name=False)] for c in COMMANDS)
     every: Any = Union[kinds]  # noqa: UP007  # of a tuple that is made here

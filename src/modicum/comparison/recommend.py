@@ -92,7 +92,8 @@ def gap(ours: Row, theirs: Row | float, split: Literal["valid", "test"] = "valid
     of_seeds = max(float(scores.var(ddof=1)), 1 / m**2 if m else 0.0) / n
     of_samples = float(right.mean(0).var(ddof=1)) / m if m > 1 else 0.0
     whole = of_seeds + of_samples
-    freedom = whole**2 / (of_seeds**2 / (n - 1) + of_samples**2 / max(1, m - 1)) if whole > 0 else n - 1.0
+    share = of_seeds / whole if whole > 0 else 1.0
+    freedom = 1 / (share**2 / (n - 1) + (1 - share) ** 2 / max(1, m - 1))
     return Gap(float(scores.mean()), float(np.sqrt(whole)), freedom)
 
 
