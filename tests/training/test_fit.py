@@ -50,7 +50,7 @@ def bare_loop(data, recipe, seed, loss_of, optimizer_of=None, after=lambda model
         for start in range(0, n, recipe.batch_size):
             batch = order[start : start + recipe.batch_size]
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(recipe, (epoch + start / n) / recipe.epochs)
+                group["lr"] = learning_rate(recipe, (epoch + start / recipe.batch_size / -(-n // recipe.batch_size)) / recipe.epochs)
             each, weights = loss_of(model(x[batch]), batch)
             optimizer.zero_grad()
             (each * weights).mean().backward()
@@ -389,7 +389,7 @@ def test_the_learning_rate_ends_where_the_run_ends():
     for options in ({"epochs": 1.5}, {"steps": 12}):
         rates = fit(data, Recipe(model="linear", batch_size=7, lr=0.1, **options)).history["lr"]
         assert rates == pytest.approx(
-            [learning_rate(Recipe(lr=0.1), t) for t in ((49 / 50) / 1.5, (1 + 21 / 50) / 1.5)], abs=1e-9
+            [learning_rate(Recipe(lr=0.1), t) for t in ((7 / 8) / 1.5, (1 + 3 / 8) / 1.5)], abs=1e-9
         )
 
 

@@ -362,7 +362,7 @@ class _Stack:
 
     def _rate(self, block: _Block) -> float:
         epoch, within = divmod(self.done, block.per_epoch)
-        return learning_rate(self.recipe, min(1.0, (epoch + within * block.batch / block.n) / block.epochs))
+        return learning_rate(self.recipe, min(1.0, (epoch + within / block.per_epoch) / block.epochs))
 
     def _begin_epoch(self, row: int, job: _Job, epoch: int) -> None:
         at = job.at[permutation(len(job.at), job.seed, epoch)]
