@@ -9,6 +9,7 @@ table is what `modicum compare ... --json` printed.
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -21,76 +22,32 @@ from modicum.evidence import environment
 
 HERE = Path(__file__).parent
 SHARED = HERE.parents[1] / "shared" / "data"
-SCORES = ("el2n(runs=3)", "forgetting(runs=1)", "aum", "margin", "knn-shapley")
-CORESETS = ("ssp", "herding", "k-center-greedy", "infobatch")
-JOBS: dict[str, tuple[str, list[str]]] = {
-    "digits": ("scikit-learn's digits", ["digits"]),
+SCORES = '"el2n(runs=3)" "forgetting(runs=1)" aum margin knn-shapley'
+CORESETS = "ssp herding k-center-greedy infobatch"
+MNIST = "--recipe.model mlp --recipe.epochs 6 --recipe.batch-size 128"
+JOBS = {
+    "digits": ("scikit-learn's digits", "digits"),
     "mnist": (
-        "MNIST, an MLP on all 48,000 training images",
-        [
-            str(SHARED / "mnist.npz"),
-            "--seeds",
-            "3",
-            "--recipe.model",
-            "mlp",
-            "--recipe.epochs",
-            "6",
-            "--recipe.batch-size",
-            "128",
-            "--methods",
-            *SCORES,
-            *CORESETS,
-        ],
+        "MNIST, a multilayer perceptron on 54,000 training images",
+        f"{SHARED}/mnist.npz --seeds 3 {MNIST} --methods {SCORES} herding infobatch",
     ),
     "mnist-convnet": (
         "MNIST, a ConvNet of width 32 on 3,000 training images",
-        [
-            str(SHARED / "mnist.npz"),
-            "--limit",
-            "3000",
-            "--seeds",
-            "3",
-            "--budgets",
-            "30%",
-            "--recipe.epochs",
-            "4",
-            "--methods",
-            "el2n(runs=1)",
-            "aum",
-            "k-center-greedy",
-            "infobatch",
-        ],
+        f'{SHARED}/mnist.npz --limit 3000 --seeds 3 --budgets 30% --recipe.epochs 4 --methods "el2n(runs=1)" margin infobatch',
     ),
     "cifar10-human-labels": (
         "CIFAR-10, 3,000 training images with real human labels of which 40 % are wrong",
-        [
-            str(SHARED / "cifar10-train.parquet"),
-            "--label",
-            "label_worse",
-            "--limit",
-            "3000",
-            "--seeds",
-            "3",
-            "--budgets",
-            "50%",
-            "--recipe.epochs",
-            "5",
-            "--methods",
-            "el2n(runs=1)",
-            "aum",
-            "margin",
-            "knn-shapley",
-            "infobatch",
-        ],
+        f"{SHARED}/cifar10-train.parquet --label label_worse --limit 3000 --seeds 3 --budgets 50% --recipe.epochs 5 "
+        '--methods "el2n(runs=1)" aum margin knn-shapley infobatch',
     ),
-    "csv": ("a CSV: scikit-learn's breast cancer", ["{csv}", "--methods", *SCORES, *CORESETS]),
+    "csv": ("a CSV: scikit-learn's breast cancer", f"{{csv}} --methods {SCORES} {CORESETS}"),
     "sst2": (
         "SST-2 sentences, a bag of words",
-        [str(SHARED / "sst2"), "--seeds", "3", "--recipe.epochs", "6", "--methods", *SCORES, *CORESETS],
+        f"{SHARED}/sst2 --seeds 3 --recipe.epochs 6 --methods {SCORES} {CORESETS}",
     ),
     "image-folder": (
         "a folder of PNG files: scikit-learn's digits",
-        ["{folder}", "--seeds", "3", "--methods", *SCORES, *CORESETS],
+        f"{{folder}} --seeds 3 --methods {SCORES} {CORESETS}",
     ),
 }
 
@@ -104,8 +61,8 @@ def export(scratch: Path) -> dict[str, str]:
 
 def run(name: str, made: dict[str, str]) -> dict[str, Any]:
     """One job through the command line."""
-    title, words = JOBS[name]
-    words = [made.get(word, word) for word in words]
+    title, line = JOBS[name]
+    words = [made.get(word, word) for word in shlex.split(line)]
     command = [sys.executable, "-m", "modicum", "compare", *words, "--json"]
     started = time.perf_counter()
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)

@@ -49,6 +49,7 @@ class Card:
         saves: What it makes cheaper: samples, labels, compute, memory.
         tasks: The tasks it works on.
         modalities: The kinds of data it works on.
+        growth: The power of the number of samples with which the time of the reading grows, at a fixed share kept.
     """
 
     key: str
@@ -57,6 +58,7 @@ class Card:
     saves: tuple[str, ...]
     tasks: tuple[str, ...] = ("classification",)
     modalities: tuple[str, ...] = ("image", "tabular", "text")
+    growth: float = 1.0
 
 
 class Measurement(Protocol):

@@ -50,7 +50,9 @@ def bare_loop(data, recipe, seed, loss_of, optimizer_of=None, after=lambda model
         for start in range(0, n, recipe.batch_size):
             batch = order[start : start + recipe.batch_size]
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(recipe, (epoch + start / recipe.batch_size / -(-n // recipe.batch_size)) / recipe.epochs)
+                group["lr"] = learning_rate(
+                    recipe, (epoch + start / recipe.batch_size / -(-n // recipe.batch_size)) / recipe.epochs
+                )
             each, weights = loss_of(model(x[batch]), batch)
             optimizer.zero_grad()
             (each * weights).mean().backward()

@@ -18,7 +18,8 @@ from modicum.dataset import Splits
 from modicum.errors import BudgetError, ModicumError
 from modicum.evidence import environment
 from modicum.ledger import Ledger, peak_bytes
-from modicum.methods import Distiller, Training, as_methods, spec
+from modicum.measurement.features import Features
+from modicum.methods import Distiller, Training, Valuation, as_methods, spec
 from modicum.scores import Budget, as_budget
 from modicum.spec import content_key
 from modicum.store import Store
@@ -228,21 +229,25 @@ def _point(cell: Cell, data: Splits, recipe: Recipe, ctx: Context, plans: dict[t
 # -- before the work ---------------------------------------------------------------------------------------------------
 
 
-def _pilot(data: Splits, recipe: Recipe, ctx: Context, steps: int = 12) -> float:
-    """Seconds of one full training, from a few steps of one; they are thrown away."""
+def _pilot(data: Splits, recipe: Recipe, ctx: Context, steps: int = 10) -> float:
+    """Seconds of one full training, from a few steps of one; they are thrown away.
+
+    The first run only warms up; of the others, the least seconds are taken, which disturbances change least.
+    """
     alone = ctx.with_(ledger=Ledger(), store=None, show=False)
     seconds = []
-    for count in (steps, 3 * steps):
+    for count in (1, 1, 1, 1 + steps, 1 + steps):
         started = time.perf_counter()
         fit(data.train, replace(recipe, steps=count), alone)
         seconds.append(time.perf_counter() - started)
-    total = recipe.steps_for(len(data.train))
-    return seconds[0] + max(0.0, seconds[1] - seconds[0]) / (2 * steps) * max(0, total - steps)
+    start = min(seconds[1:3])
+    return start + max(0.0, min(seconds[3:]) - start) / steps * (recipe.steps_for(len(data.train)) - 1)
 
 
 def _estimate(todo: Sequence[Cell], data: Splits, recipe: Recipe, full_seconds: float, ctx: Context) -> Estimate:
     seconds, trainings, seen = 0.0, 0.0, set()
     per_iteration: dict[str, float] = {}
+    readings: dict[str, float] = {}
     for cell in todo:
         seconds += _fraction(cell.budget, data) * full_seconds
         trainings += 1
@@ -251,6 +256,13 @@ def _estimate(todo: Sequence[Cell], data: Splits, recipe: Recipe, full_seconds: 
             if key not in per_iteration:
                 per_iteration[key] = _time_iteration(cell, data, recipe, ctx)
             seconds += per_iteration[key] * cell.method.iterations  # type: ignore[attr-defined]
+        key = spec(cell.method) if isinstance(cell.method, Valuation) else f"{spec(cell.method)} {cell.budget}"
+        again = isinstance(cell.method, Valuation) and (cell.method, cell.seed) in seen  # scores are read once a seed
+        if not again and any(isinstance(need, Features) for need in cell.method.needs()):
+            seen.add((cell.method, cell.seed))
+            if key not in readings:
+                readings[key] = _time_reading(cell, data, ctx)
+            seconds += readings[key]
         for need in cell.method.needs():
             if (need, cell.seed) not in seen:
                 seen.add((need, cell.seed))
@@ -262,9 +274,33 @@ def _estimate(todo: Sequence[Cell], data: Splits, recipe: Recipe, full_seconds: 
 
 def _time_iteration(cell: Cell, data: Splits, recipe: Recipe, ctx: Context, iterations: int = 3) -> float:
     alone = ctx.with_(ledger=Ledger(), store=None, show=False)
-    started = time.perf_counter()
-    replace(cell.method, iterations=iterations).distill(data, cell.budget, recipe, alone)
-    return (time.perf_counter() - started) / iterations
+    seconds = []
+    for count in (1, iterations):
+        started = time.perf_counter()
+        replace(cell.method, iterations=count).distill(data, cell.budget, recipe, alone)
+        seconds.append(time.perf_counter() - started)
+    return seconds[1] / iterations
+
+
+def _time_reading(cell: Cell, data: Splits, ctx: Context) -> float:
+    """Seconds of reading features, from two small parts of the data; a constant, and what grows as the card says."""
+    alone, share = ctx.with_(ledger=Ledger(), store=None, cache=None, show=False), _fraction(cell.budget, data)
+    n, growth = len(data.train), float(cell.method.card.growth)
+    sizes, seconds = [], []
+    for few in (500, 2000):
+        part = Splits(*(split[:: max(1, n // few)] for split in data))
+        table = Features("inputs").measure(part, Recipe(), alone)
+        started = time.perf_counter()
+        if isinstance(cell.method, Valuation):
+            cell.method.score(part, alone, table)
+        else:
+            cell.method.select(part, Budget(keep=share), alone, table)
+        seconds.append(time.perf_counter() - started)
+        sizes.append(len(part.train) ** growth)
+    if sizes[0] == sizes[1]:
+        return min(seconds)
+    slope = max(0.0, seconds[1] - seconds[0]) / (sizes[1] - sizes[0])
+    return float(seconds[1] + slope * (n**growth - sizes[1]))
 
 
 def _remember(store: Store, work: dict[str, Any], command: dict[str, Any]) -> None:

@@ -186,7 +186,7 @@ def _certainty(row: Row, found: Gap, sure: bool, full: Row, metric: str, asked: 
     samples = f" and {full.valid_right.shape[1]} validation samples" if full.valid_right.shape[1] else ""
     there = _score(float(np.mean(row.valid)), metric)
     return (
-        f"With {there} there it likely reaches {asked}; {len(full.seeds)} seeds{samples} cannot make sure of it "
+        f"With {there} it likely reaches {asked}; {len(full.seeds)} seeds{samples} cannot make sure of it "
         f"(it may be {_points(found.mean - found.lower, metric)} lower)."
     )
 
@@ -228,4 +228,5 @@ def _points(value: float, metric: str) -> str:
 
 
 def _signed(value: float, metric: str) -> str:
-    return f"{100 * value:+.1f} points" if metric == "accuracy" else f"{value:+.3f}"
+    text = f"{100 * value:+.1f} points" if metric == "accuracy" else f"{value:+.3f}"
+    return text.replace("-", "\N{MINUS SIGN}")

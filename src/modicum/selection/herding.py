@@ -81,6 +81,7 @@ class Herding:
         title="A subset whose mean follows the mean of each class",
         paper="Rebuffi et al., iCaRL: Incremental Classifier and Representation Learning, 2017, arXiv 1611.07725",
         saves=("samples", "memory"),
+        growth=2.0,
     )
 
     def needs(self) -> tuple[Features]:

@@ -106,6 +106,7 @@ class KCenterGreedy:
         paper="Sener, Savarese, Active Learning for Convolutional Neural Networks: A Core-Set Approach, 2018, "
         "arXiv 1708.00489",
         saves=("samples", "labels"),
+        growth=2.0,
         tasks=("classification", "regression", "unlabeled"),
     )
 

@@ -215,6 +215,7 @@ class KnnShapley:
         paper="Jia et al., Efficient Task-Specific Data Valuation for Nearest Neighbor Algorithms, 2019, "
         "arXiv 1908.08619",
         saves=("samples", "compute"),
+        growth=2.0,
     )
 
     def needs(self) -> tuple[Features]:
