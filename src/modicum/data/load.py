@@ -306,7 +306,8 @@ def standardized(dataset: Dataset) -> Dataset:
     """
     if dataset.info.task == "regression" and dataset.targets is not None and len(dataset):
         center, scale = float(dataset.targets.double().mean()), float(dataset.targets.double().std(correction=0))
-        dataset = dataset.replace(info=replace(dataset.info, target_mean=center, target_std=scale or 1.0))
+        info = replace(dataset.info, target_mean=_rounded(center), target_std=_rounded(scale) or 1.0)
+        dataset = dataset.replace(info=info)
     if dataset.info.modality == "text" or len(dataset) == 0 or dataset.inputs.ndim < 2:
         return dataset
     over = [0, *range(2, dataset.inputs.ndim)]
@@ -322,5 +323,10 @@ def standardized(dataset: Dataset) -> Dataset:
     std = (square / max(1, count)).sqrt()
     # Sums of constants leave a rounding error of the size of the numbers times the precision.
     std = torch.where(std <= 1e-9 * mean.abs().clamp(min=1e-300), torch.ones_like(std), std)
-    info = replace(dataset.info, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+    info = replace(dataset.info, mean=tuple(map(_rounded, mean.tolist())), std=tuple(map(_rounded, std.tolist())))
     return dataset.replace(info=info)
+
+
+def _rounded(value: float) -> float:
+    """Nine digits: processors add in different orders, and the fingerprint of the data must not depend on that."""
+    return float(f"{value:.9g}")
