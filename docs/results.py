@@ -37,7 +37,7 @@ JOBS = {
     ),
     "cifar10-human-labels": (
         "CIFAR-10, 3,000 training images with real human labels of which 40 % are wrong",
-        f"{SHARED}/cifar10-train.parquet --label label_worse --limit 3000 --seeds 3 --budgets 50% --recipe.epochs 5 "
+        f"{SHARED}/cifar10-train.parquet --label label_worse --limit 3000 --seeds 3 --budgets 50% --recipe.epochs 12 "
         '--methods "el2n(runs=1)" aum margin knn-shapley infobatch',
     ),
     "csv": ("a CSV: scikit-learn's breast cancer", f"{{csv}} --methods {SCORES} {CORESETS}"),

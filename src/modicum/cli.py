@@ -384,10 +384,20 @@ class Evidence:
         if self.out:
             Path(self.out).write_text(json.dumps(rows, indent=1))
         claims = [claim for row in rows["methods"] for claim in row["claims"]]
-        columns = ["method", "claim", "measured", "deviation", "n", "baseline", "unit", "holds"]
-        _print(
-            claims, self.json, columns, f"{sum(c['holds'] for c in claims)} of {len(claims)} claims hold here.", rows
-        )
+        note = f"{sum(c['holds'] for c in claims)} of {len(claims)} claims hold here."
+        if self.json:
+            _print(claims, True, [], note, rows)
+            return
+        short = [
+            {
+                "method": row["method"],
+                "claims": len(row["claims"]),
+                "hold": sum(c["holds"] for c in row["claims"]),
+                "seconds": row["seconds"],
+            }
+            for row in rows["methods"]
+        ]
+        _print(short, False, list(short[0]), note)
 
 
 COMMANDS = (Methods, Compare, Score, Select, Distill, Fit, Resume, Report, Verify, Evidence)
