@@ -66,6 +66,12 @@ class Cell:
         """Of the point, in files."""
         return content_key(spec(self.method), str(self.budget), self.seed)
 
+    @property
+    def title(self) -> str:
+        """For people, and for the checkpoint of its training."""
+        budget = f" {self.budget}" if self.budget else ""
+        return f"{spec(self.method)}{budget} seed {self.seed}".replace("/", " per ")
+
 
 def run(
     data: Splits,
@@ -207,7 +213,7 @@ def _point(cell: Cell, data: Splits, recipe: Recipe, ctx: Context, plans: dict[t
     if cell.seed == ctx.seed:
         keep_for_report(plan, spec(cell.method), cell.budget, here)
     shortened = replace(recipe, steps=steps)
-    done = fit(plan.dataset, shortened, here, sampler=plan.sampler, name=f"fit-{cell.name}")
+    done = fit(plan.dataset, shortened, here, sampler=plan.sampler, name=cell.title)
     valid, test = (evaluate(done.model, d, here, what=what) for d, what in ((data.valid, "valid"), (data.test, "test")))
     full_visits = recipe.steps_for(len(data.train)) / -(-len(data.train) // recipe.batch_size) * len(data.train)
     counts = plan.dataset.class_counts().tolist() if data.train.info.task == "classification" else []

@@ -32,6 +32,7 @@ __all__ = ["Fit", "Objective", "Recorder", "fit"]
 
 Objective: TypeAlias = Callable[[nn.Module, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 GATHERED_BYTES = 1 << 20  # batches are gathered together up to this size
+LIGHT_FLOPS = 20_000_000  # of a step
 RESIDENT_BYTES = 4 << 30  # inputs up to this size are standardized once and stay on the device
 
 
@@ -127,9 +128,15 @@ def fit(
     hooks = [_described(hook) for hook in (run.sampler, objective, recorder)]
     work = content_key(recipe, dataset.fingerprint, ctx.seed, stop_after, hooks) if ctx.store else None
     group, most = run.group, run.most_steps
-    for _ in group.loop(run.ctx, name, most, run, work) if group else run.ctx.loop(name, most, [run], work):
-        if run.step():
-            break
+    threads = torch.get_num_threads()
+    try:
+        for _ in group.loop(run.ctx, name, most, run, work) if group else run.ctx.loop(name, most, [run], work):
+            if run.light() and torch.get_num_threads() > 1:
+                torch.set_num_threads(1)
+            if run.step():
+                break
+    finally:
+        torch.set_num_threads(threads)
     if recipe.ema:
         run.use_average()
     if ctx.device == "cuda":
@@ -319,6 +326,10 @@ class _Run:
         if finished or self.start >= self.length:
             self._end_epoch(rate)
         return finished or self.epoch == self.stop_after
+
+    def light(self) -> bool:
+        """Whether a step is so small that a second thread gains nothing, and costs much where processors are shared."""
+        return self.device.type == "cpu" and 0 < self.forward + self.backward < LIGHT_FLOPS * self.steps
 
     def _begin_epoch(self) -> None:
         assert self.sampler is not None
