@@ -93,7 +93,8 @@ def test_one_output_for_a_regression() -> None:
 def test_many_at_once_equal_one_after_another(name: str, kind: str) -> None:
     data = DATA[kind]()
     x = data.prepare(data.inputs)
-    models = [build(name, data, seed) for seed in range(2)]
+    x = x.double() if x.is_floating_point() else x  # in single precision a rounding may switch a ReLU
+    models = [build(name, data, seed).double() for seed in range(2)]
     parameters, _ = torch.func.stack_module_state(models)  # type: ignore[arg-type]
     shell = models[0]
 
@@ -105,7 +106,7 @@ def test_many_at_once_equal_one_after_another(name: str, kind: str) -> None:
     for i, model in enumerate(models):
         nn.functional.cross_entropy(model(x), data.labels).backward()
         for key, p in model.named_parameters():
-            torch.testing.assert_close(gradients[key][i], p.grad, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(gradients[key][i], p.grad, rtol=1e-8, atol=1e-10)
 
 
 def test_features_of_any_module_are_the_input_of_its_last_linear_layer() -> None:
