@@ -85,6 +85,8 @@ class Context:
         cache: Folder of the measurements, by content; without one nothing is shared between commands.
         checkpoint_seconds: Seconds between two checkpoints of long work.
         show: Whether to show progress bars.
+        deadline: The moment, in `time.monotonic()` seconds, after which work that has an answer at any time gives it.
+        watch: Is told the name, the steps done, their total and the seconds since it began, once a step of such work.
 
     Example:
         >>> ctx = Context(seed=1)
@@ -100,6 +102,8 @@ class Context:
     cache: Path | None = None
     checkpoint_seconds: float = 30.0
     show: bool = False
+    deadline: float | None = None
+    watch: Callable[[str, int, int, float], None] | None = None
 
     def __post_init__(self) -> None:
         if self.device == "auto":
@@ -139,11 +143,31 @@ class Context:
                 bars.remove_task(task)
                 _BARS.reset(token)
 
-    def loop(self, name: str, total: int, state: Sequence[Stateful], work: object = None) -> Iterator[int]:
-        """Steps of long work, resumable when there is a store (see `Store.loop`), with a progress bar."""
-        steps: Iterator[int] = iter(range(total))
+    def late(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and time.monotonic() > self.deadline
+
+    def loop(
+        self, name: str, total: int, state: Sequence[Stateful], work: object = None, anytime: bool = False
+    ) -> Iterator[int]:
+        """Steps of long work, resumable when there is a store (see `Store.loop`), with a progress bar.
+
+        Args:
+            name: Of the work.
+            total: Number of steps.
+            state: What the steps change.
+            work: A description of the work.
+            anytime: Whether the work has an answer after every step: then it ends when the deadline has passed, with its
+                state saved, and the same work goes on from there another time.
+        """
+        stop = self.late if anytime else None
+        steps: Iterator[int]
         if self.store is not None:
-            steps = self.store.loop(name, total, state, self.checkpoint_seconds, work)
+            steps = self.store.loop(name, total, state, self.checkpoint_seconds, work, stop)
+        else:
+            steps = _until(total, stop)
+        if anytime and self.watch is not None:
+            steps = _watched(steps, name, total, self.watch)
         if not self.show:
             yield from steps
             return
@@ -154,6 +178,22 @@ class Context:
                 if time.monotonic() - shown > 0.2:
                     done(step + 1)
                     shown = time.monotonic()
+
+
+def _until(total: int, stop: Callable[[], bool] | None) -> Iterator[int]:
+    for step in range(total):
+        yield step
+        if stop is not None and stop():
+            return
+
+
+def _watched(
+    steps: Iterator[int], name: str, total: int, watch: Callable[[str, int, int, float], None]
+) -> Iterator[int]:
+    started = time.monotonic()
+    for step in steps:
+        yield step
+        watch(name, step + 1, total, time.monotonic() - started)
 
 
 def _bars() -> Progress:

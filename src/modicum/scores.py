@@ -120,6 +120,7 @@ class Scores:
         ties: (n,) which of equal scores comes first: the lowest. Without it, and where it is equal too, the id decides.
         class_balance: The floor that the method's paper gives every class (see `kept`).
         ledger: What the scores cost.
+        note: What people must know about how far the method came, such as "stopped after 120 of 1,000 permutations".
 
     Raises:
         DataError: Shapes differ, ids repeat, or a value is NaN.
@@ -141,6 +142,7 @@ class Scores:
     ties: Array | None = None
     class_balance: float = 0.0
     ledger: Ledger | None = field(default=None, repr=False)
+    note: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", np.asarray(self.values, dtype=np.float64))
@@ -164,6 +166,24 @@ class Scores:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @property
+    def stability(self) -> float | None:
+        """How well these scores would agree with those of a repetition: the expected correlation of the two.
+
+        The reliability `1 - mean(se^2) / var(values)` of classical test theory, at least 0: what the standard errors leave
+        of the spread of the values. None without standard errors.
+
+        Example:
+            >>> noisy = Scores(np.array([0.0, 1.0]), np.arange(2), "x", "value", "points", errors=np.array([0.1, 0.1]))
+            >>> round(noisy.stability, 2)
+            0.98
+        """
+        if self.errors is None or len(self) < 2:
+            return None
+        known = np.isfinite(self.values) & np.isfinite(self.errors)
+        spread = float(np.var(self.values[known], ddof=1)) if known.sum() > 1 else 0.0
+        return max(0.0, 1 - float(np.mean(self.errors[known] ** 2)) / spread) if spread > 0 else 0.0
 
     def ranking(self, order: Order | None = None) -> Array:
         """(n,) positions from the first to keep to the last; ties break by `ties`, then by id.

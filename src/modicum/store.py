@@ -313,7 +313,13 @@ class Store:
     # -- the resumable loop ----------------------------------------------------------------------------------------
 
     def loop(
-        self, name: str, total: int, state: Sequence[Stateful | Generator], every: float = 30.0, fresh: object = None
+        self,
+        name: str,
+        total: int,
+        state: Sequence[Stateful | Generator],
+        every: float = 30.0,
+        fresh: object = None,
+        stop: Callable[[], bool] | None = None,
     ) -> Iterator[int]:
         """Steps 0..total-1 of long work, or the rest of them after an interruption.
 
@@ -327,6 +333,7 @@ class Store:
             state: What the steps change: `Stateful` things and `torch.Generator`s.
             every: Seconds between two saves.
             fresh: A description of the work; a saved state with another description is not continued but replaced.
+            stop: Asked after every step: when it says so, the state is saved and the loop ends.
 
         Yields:
             The number of the step to do now.
@@ -351,10 +358,13 @@ class Store:
         last_save = time.monotonic()
         for step in range(first, total):
             yield step
-            if time.monotonic() - last_save >= every and step + 1 < total:
+            stopped = stop is not None and stop()
+            if stopped or (time.monotonic() - last_save >= every and step + 1 < total):
                 content = {"work": repr(fresh), "next": step + 1, "state": [_state_of(part) for part in state]}
                 self.write(file, pack(content))
                 last_save = time.monotonic()
+            if stopped:
+                return
 
     # -- manifest --------------------------------------------------------------------------------------------------
 

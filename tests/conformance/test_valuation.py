@@ -13,18 +13,24 @@ from modicum.dataset import Dataset, Info, Splits
 from modicum.errors import ModicumError
 from modicum.ledger import Ledger
 from modicum.methods import FAMILIES, Valuation, family_of, make, spec, table
+from modicum.training.recipe import Recipe
 
 assert "valuation" in FAMILIES
 N, M, CLASSES = 60, 21, 3
+RECIPE = Recipe(model="linear", epochs=2, batch_size=16)
 
 
 @dataclass(frozen=True)
 class Line:
-    """How a method is tried: with which options, on which measurement, and which column of it the method reads."""
+    """How a method is tried: with which options, on which measurement, and which column of it the method reads.
+
+    Traces and features are made up, so that a column of theirs can be spoiled; other measurements are made for real, and
+    "none" is for methods that read the data themselves.
+    """
 
     method: str
     measurement: str
-    column: str
+    column: str = ""
 
 
 LINES = {
@@ -52,7 +58,22 @@ def splits(order=None, ids=None):
     return Splits(train, valid, valid)
 
 
-def measured(kind, order=None):
+def measured(key, order=None):
+    kind = LINES[key].measurement
+    if kind == "none":
+        return ()
+    if kind not in ("features", "traces"):
+        return tuple(need.measure(splits(order), RECIPE, Context()) for need in method_of(key).needs())
+    return (made_up(kind, order),)
+
+
+def spoilable(key):
+    if not LINES[key].column:
+        pytest.skip("what it reads is not a table that could be spoiled")
+    return made_up(LINES[key].measurement)
+
+
+def made_up(kind, order=None):
     draw = torch.Generator().manual_seed(1)
     at = torch.arange(N) if order is None else torch.as_tensor(order)
     if kind == "features":
@@ -69,7 +90,7 @@ def method_of(key):
 
 
 def scored(key, order=None, seed=0):
-    return method_of(key).score(splits(order), Context(seed=seed), measured(LINES[key].measurement, order))
+    return method_of(key).score(splits(order), Context(seed=seed), *measured(key, order))
 
 
 def test_every_valuation_has_a_line():
@@ -91,8 +112,9 @@ class TestValuation:
         assert make(spec(method_of(key))) == method_of(key)
 
     def test_needs_measurements(self, key):
-        assert all(callable(need.measure) for need in method_of(key).needs())
-        assert type(method_of(key).needs()[0]).__name__.lower() == LINES[key].measurement
+        needs = method_of(key).needs()
+        assert all(callable(need.measure) for need in needs)
+        assert (type(needs[0]).__name__.lower() if needs else "none") == LINES[key].measurement
 
     def test_same_seed_same_bits(self, key):
         a, b = scored(key), scored(key)
@@ -117,10 +139,12 @@ class TestValuation:
         assert np.array_equal(permuted.ids[permuted.ranking()], straight.ids[straight.ranking()])
 
     def test_inputs_are_not_written_to(self, key):
-        data, given = splits(), measured(LINES[key].measurement)
-        before = {name: column.clone() for name, column in vars(given).items()}
-        method_of(key).score(data, Context(), given)
-        assert all(torch.equal(before[name], column) for name, column in vars(given).items())
+        data, given = splits(), measured(key)
+        columns = [read for read in given if isinstance(read, SimpleNamespace)]
+        before = [{name: column.clone() for name, column in vars(read).items()} for read in columns]
+        method_of(key).score(data, Context(), *given)
+        for read, then in zip(columns, before):
+            assert all(torch.equal(then[name], column) for name, column in vars(read).items())
         assert data.train.fingerprint == splits().train.fingerprint
         assert data.valid.fingerprint == splits().valid.fingerprint
 
@@ -128,7 +152,7 @@ class TestValuation:
         ctx = Context(ledger=Ledger())
         for times in (1, 2):
             before = list(ctx.ledger.charges)
-            method_of(key).score(splits(), ctx, measured(LINES[key].measurement))
+            method_of(key).score(splits(), ctx, *measured(key))
             assert ctx.ledger.charges[: len(before)] == before
             assert len(ctx.ledger.charges) == times
         assert ctx.ledger.total("choose").seconds == ctx.ledger.total().seconds > 0
@@ -137,20 +161,20 @@ class TestValuation:
     def test_no_samples(self, key):
         data = splits()
         with pytest.raises(ModicumError, match="train has 0 samples; expected at least one"):
-            method_of(key).score(data._replace(train=data.train[[]]), Context(), measured(LINES[key].measurement))
+            method_of(key).score(data._replace(train=data.train[[]]), Context(), *measured(key))
 
     def test_one_class(self, key):
         data = splits()
         one = data.train.replace(targets=torch.ones(N, dtype=torch.int64))
         with pytest.raises(ModicumError, match="targets of train: all 60 samples are of class 1; expected at least 2"):
-            method_of(key).score(data._replace(train=one), Context(), measured(LINES[key].measurement))
+            method_of(key).score(data._replace(train=one), Context(), *measured(key))
 
     def test_repeated_ids(self, key):
         with pytest.raises(ModicumError, match=r"ids of .* must be unique"):
-            method_of(key).score(splits(ids=np.zeros(N, int)), Context(), measured(LINES[key].measurement))
+            method_of(key).score(splits(ids=np.zeros(N, int)), Context(), *measured(key))
 
     def test_not_finite(self, key):
-        given = measured(LINES[key].measurement)
+        given = spoilable(key)
         column = getattr(given, LINES[key].column)
         if not column.is_floating_point():
             pytest.skip("booleans are always finite")
@@ -159,7 +183,7 @@ class TestValuation:
             method_of(key).score(splits(), Context(), given)
 
     def test_wrong_shape(self, key):
-        given = measured(LINES[key].measurement)
+        given = spoilable(key)
         column = getattr(given, LINES[key].column)
         for wrong in (
             column[:, :-1] if LINES[key].measurement == "traces" and column.ndim == 2 else column[..., None],
@@ -173,4 +197,4 @@ class TestValuation:
         data = splits()
         bare = data.train.replace(targets=None, info=Info("unlabeled"))
         with pytest.raises(ModicumError, match="class labels are needed, but this data set is for unlabeled"):
-            method_of(key).score(data._replace(train=bare), Context(), measured(LINES[key].measurement))
+            method_of(key).score(data._replace(train=bare), Context(), *measured(key))
