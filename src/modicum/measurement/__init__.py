@@ -2,5 +2,6 @@
 
 from modicum.measurement.features import Features, FeatureTable
 from modicum.measurement.traces import Traces, TraceTable
+from modicum.measurement.utilities import Utilities, Utility
 
-__all__ = ["FeatureTable", "Features", "TraceTable", "Traces"]
+__all__ = ["FeatureTable", "Features", "TraceTable", "Traces", "Utilities", "Utility"]
