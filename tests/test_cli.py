@@ -85,11 +85,19 @@ def test_score_select_distill_fit_write_what_they_say(capsys: pytest.CaptureFixt
 
     import modicum
 
-    status, text, _ = run(capsys, "score", "iris", "--method", "knn-shapley", "--json")
+    status, text, told = run(capsys, "score", "iris", "--method", "knn-shapley", "--out", "values.csv", "--json")
     written = pq.read_table(json.loads(text)["file"])
     assert status == 0
-    assert written.column_names == ["id", "score", "rank"]
+    assert told.startswith("About ")
+    assert written.column_names == ["id", "value", "standard_error", "rank", "label"]
     assert sorted(written["rank"].to_pylist()) == list(range(90))
+    assert Path("values.csv").read_text().splitlines()[0] == '"id","value","standard_error","rank","label"'
+    folder = Path(json.loads(text)["report"]).parent
+    (folder / "report.html").unlink()
+    status, again, _ = run(capsys, "resume", str(folder), "--json")
+    assert status == 0
+    assert json.loads(again)["rows"] == json.loads(text)["rows"]
+    assert (folder / "report.html").is_file()
 
     status, text, _ = run(capsys, "select", "digits", "--method", "stratified", "--keep", "10%", "--json")
     assert status == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,20 @@ def test_progress_nests() -> None:
             outer(step + 1)
     with Context().progress("hidden", 1) as done:
         done(1)
+
+
+def test_work_with_an_answer_at_any_time_ends_at_the_deadline_and_goes_on(tmp_path: Path) -> None:
+    store, steps = Store(tmp_path), torch.Generator().manual_seed(0)
+    late = Context(store=store, deadline=time.monotonic())
+    assert list(late.loop("work", 5, [steps], anytime=True)) == [0]
+    assert list(late.loop("work", 5, [steps])) == [1, 2, 3, 4]
+    assert list(late.with_(store=None).loop("work", 5, [steps], anytime=True)) == [0]
+    assert list(Context(deadline=time.monotonic()).loop("work", 3, [steps])) == [0, 1, 2]
+
+
+def test_such_work_tells_how_far_it_is() -> None:
+    seen: list[tuple[str, int, int]] = []
+    ctx = Context(watch=lambda name, done, total, seconds: seen.append((name, done, total)))
+    list(ctx.loop("work", 2, [], anytime=True))
+    list(ctx.loop("other", 2, []))
+    assert seen == [("work", 1, 2), ("work", 2, 2)]

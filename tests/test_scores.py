@@ -242,3 +242,13 @@ def test_infinities_are_allowed_and_inputs_are_left_alone() -> None:
     values = np.array([np.inf, -np.inf, 0.0])
     assert scores(values, kind="value").ranking().tolist() == [0, 2, 1]
     assert values.tolist() == [np.inf, -np.inf, 0.0]
+
+
+def test_stability_is_the_correlation_of_two_repetitions() -> None:
+    draw = np.random.default_rng(0)
+    truth, errors = draw.normal(size=20_000), np.full(20_000, 0.5)
+    once, twice = (truth + errors * draw.normal(size=20_000) for _ in range(2))
+    scores = Scores(once, np.arange(20_000), "x", "value", "points", errors=errors)
+    assert scores.stability == pytest.approx(np.corrcoef(once, twice)[0, 1], abs=0.02)
+    assert Scores(once, np.arange(20_000), "x", "value", "points").stability is None
+    assert Scores(np.ones(3), np.arange(3), "x", "value", "points", errors=np.ones(3)).stability == 0.0

@@ -22,6 +22,9 @@ from modicum.errors import ModicumError
 from modicum.training.recipe import Recipe
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from modicum.comparison.estimate import Estimate
     from modicum.comparison.frontier import Frontier
     from modicum.context import Context
 
@@ -140,14 +143,8 @@ class Compare(Common):
 
     def run(self) -> None:
         """Compare, print the table and where the page is."""
-        from modicum.comparison import DEFAULT_METHODS, Estimate
+        from modicum.comparison import DEFAULT_METHODS
         from modicum.verbs import compare
-
-        def announce(estimate: Estimate) -> None:
-            _say(
-                f"About {_duration(estimate.seconds)} and {estimate.peak_bytes / 1e6:.0f} MB for "
-                f"{estimate.trainings} trainings (--max-seconds stops earlier with the best answer so far)."
-            )
 
         frontier = compare(
             self.data,
@@ -160,7 +157,7 @@ class Compare(Common):
             max_seconds=self.max_seconds,
             ctx=self.context(),
             folder=self.out,
-            announce=announce,
+            announce=_announce,
             **self.loading,
         )
         _print_frontier(frontier, self.json)
@@ -168,42 +165,74 @@ class Compare(Common):
 
 @dataclass(frozen=True)
 class Score(Common):
-    """What is each training sample worth? Writes a table with id, value and rank.
+    """What is each training sample worth? Writes a table with id, value, standard error and rank, and a page.
 
     Args:
         data: A built-in name, a file or a folder.
         method: Key of a valuation method, with options or without.
-        out: Parquet or CSV file to write.
+        max_seconds: Give the best answer so far then, with standard errors; the same command goes on later.
+        truth: Column with the right labels, where they are known, to see how many wrong ones are found.
+        corrupt: Share of the training labels to make wrong first, for the same purpose.
+        curves: Learner of the curves on the page: ridge, logistic, network, ...; none leaves them out.
+        folder: Of the run: tables, page, and the state of unfinished work.
+        out: Parquet or CSV file to write the table to as well.
         recipe: How proxies are trained; only what differs from what suits the data.
     """
 
     data: Positional[str]
     method: str = "knn-shapley"
+    max_seconds: float | None = None
+    truth: str | None = None
+    corrupt: float | None = None
+    curves: str = "ridge"
+    folder: str | None = None
     out: str | None = None
     recipe: RecipeOptions = field(default_factory=RecipeOptions)  # type: ignore[valid-type]
 
     def run(self) -> None:
-        """Score, write the table, print the extremes."""
-        import numpy as np
-
+        """Score, write the tables and the page, print the extremes."""
+        from modicum.context import home
+        from modicum.methods import make, spec
+        from modicum.store import Store
         from modicum.verbs import score
 
+        if self.out is not None:
+            _table_kind(Path(self.out))
+        method = make(self.method)
+        recipe = _recipe(self.recipe, self.data, self.loading)
+        key = _key(os.path.abspath(self.data), spec(method), recipe, self.loading, self.seed, self.truth, self.corrupt)
+        folder = Path(self.folder or home() / f"score-{_stem(self.data)}-{method.card.key}-{key}")
         scores = score(
-            self.data, self.method, _recipe(self.recipe, self.data, self.loading), self.context(), **self.loading
+            self.data,
+            method,
+            recipe,
+            self.context(),
+            max_seconds=self.max_seconds,
+            folder=folder,
+            truth=self.truth,
+            corrupt=self.corrupt,
+            curves=None if self.curves == "none" else self.curves,
+            announce=_announce,
+            **self.loading,
         )
+        store = Store(folder)
+        table, saved = store.read_table("scores.parquet"), store.read_json("run.json")["result"]
+        if self.out:
+            _write_table(Path(self.out), table)
         ranking = scores.ranking()
-        rank = np.empty(len(scores), dtype=np.int64)
-        rank[ranking] = np.arange(len(scores))
-        out = Path(self.out or f"scores-{_stem(self.data)}-{scores.method}.parquet")
-        _write_table(out, {"id": scores.ids, "score": scores.values, "rank": rank})
-        rows = [
-            {"id": scores.ids[i], "score": float(scores.values[i]), "rank": int(rank[i])}
-            for i in [*ranking[:5], *ranking[-5:]]
-        ]
-        note = f"{scores.method}: a {scores.kind} in {scores.unit}; rank 0 is kept first. {_cost(scores.ledger)} Written to {out}."
-        _print(
-            rows, self.json, ["id", "score", "rank"], note, {"kind": scores.kind, "unit": scores.unit, "file": str(out)}
+        extremes = [*ranking[:5], *ranking[-5:]] if len(ranking) > 10 else ranking
+        rows = [table.slice(int(i), 1).to_pylist()[0] for i in extremes]
+        columns = [c for c in table.column_names if scores.errors is not None or c != "standard_error"]
+        note = (
+            f"{scores.method}: a {scores.kind} in {scores.unit}; rank 0 is kept first. {_cost(scores.ledger)}\n"
+            + (f"{scores.note[:1].upper()}{scores.note[1:]}.\n" if scores.note else "")
+            + _how_sure(scores.stability, saved["detection"])
+            + f"Table: {store.folder / 'scores.parquet'}{f' and {self.out}' if self.out else ''}\n"
+            + f"Report: {store.folder / 'report.html'}"
         )
+        more = {name: saved[name] for name in ("kind", "unit", "note", "stability", "detection", "curves")}
+        more |= {"file": str(store.folder / "scores.parquet"), "report": str(store.folder / "report.html")}
+        _print(rows, self.json, columns, note, more)
 
 
 @dataclass(frozen=True)
@@ -298,7 +327,7 @@ class Fit(Common):
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with an interrupted comparison, or say that it is done.
+    """Go on with an interrupted comparison or scoring, or say that it is done.
 
     Args:
         run: Folder of the run.
@@ -317,7 +346,7 @@ class Resume:
 
 @dataclass(frozen=True)
 class Report:
-    """Make the page of a comparison anew.
+    """Make the page of a comparison, or of scores, anew.
 
     Args:
         run: Folder of the run.
@@ -461,6 +490,11 @@ def _again(folder: str, as_json: bool, max_seconds: float | None) -> None:
     from modicum.verbs import compare
 
     saved = _run_store(folder).read_json("run.json")
+    if saved["command"] == "score":
+        known = {name: saved[name] for name in ("data", "method", "label", "limit", "truth", "corrupt", "seed")}
+        known |= {"curves": saved["curves"] or "none", "recipe": RecipeOptions(**saved["recipe"])}
+        Score(**known, folder=folder, max_seconds=max_seconds, json=as_json).run()
+        return
     recipe = Recipe(**{**saved["recipe"], "augment": tuple(saved["recipe"]["augment"])})
     ctx = Common(seed=saved["seed"]).context()
     target, margin = saved["target"]
@@ -536,6 +570,24 @@ def _print(rows: list[dict[str, Any]], as_json: bool, columns: list[str], note: 
     console.print(note, soft_wrap=True, highlight=False, markup=False)
 
 
+def _announce(estimate: Estimate) -> None:
+    work = f" for {estimate.trainings:,} training{'s' * (estimate.trainings > 1)}" if estimate.trainings else ""
+    _say(
+        f"About {_duration(estimate.seconds)} and {estimate.peak_bytes / 1e6:.0f} MB{work} "
+        "(--max-seconds stops earlier with the best answer so far)."
+    )
+
+
+def _how_sure(stability: float | None, found: Any) -> str:
+    text = "" if stability is None else f"A repetition would agree at a correlation of about {stability:.2f}.\n"
+    if found:
+        text += (
+            f"Of the {found['wrong']} most suspicious labels {100 * found['precision']:.1f} % are wrong "
+            f"({100 * found['wrong'] / found['of']:.1f} % of all are); AUROC {found['auroc']:.3f}.\n"
+        )
+    return text
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -548,7 +600,9 @@ def _cost(ledger: Any) -> str:
 def _duration(seconds: float) -> str:
     return (
         f"{seconds:.0f} s"
-        if seconds < 90
+        if 1 <= seconds < 90
+        else "a second"
+        if seconds < 1
         else f"{seconds / 60:.0f} min"
         if seconds < 5400
         else f"{seconds / 3600:.1f} h"
@@ -565,20 +619,21 @@ def _key(*parts: Any) -> str:
     return content_key(*parts, length=8)
 
 
-def _write_table(path: Path, columns: dict[str, Any]) -> None:
-    import pyarrow as pa
+def _table_kind(path: Path) -> str:
+    if path.suffix not in (".csv", ".parquet"):
+        raise ModicumError(f"out={str(path)!r}; expected a file that ends with .parquet or .csv")
+    return path.suffix
 
-    table = pa.table(columns)
-    if path.suffix == ".csv":
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    if _table_kind(path) == ".csv":
         from pyarrow import csv
 
         csv.write_csv(table, path)
-    elif path.suffix == ".parquet":
+    else:
         import pyarrow.parquet as pq
 
         pq.write_table(table, path)
-    else:
-        raise ModicumError(f"out={str(path)!r}; expected a file that ends with .parquet or .csv")
 
 
 if __name__ == "__main__":

@@ -117,9 +117,9 @@ def test_nothing_is_loaded_from_outside(text: str, outline: Outline) -> None:
 def test_the_policy_allows_the_scripts_of_the_page_and_no_request(outline: Outline) -> None:
     (policy,) = [a["content"] or "" for a in outline.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
     assert "default-src 'none'" in policy
-    assert len(re.findall("'sha256-[^']+'", policy)) == 3
+    assert len(re.findall("'sha256-[^']+'", policy)) == 4
     assert "script-src 'unsafe" not in policy
-    assert [a for a in outline.all("script") if a.get("type") is None].__len__() == 3
+    assert [a for a in outline.all("script") if a.get("type") is None].__len__() == 4
     assert not any(name.startswith("on") for _, attrs in outline.tags for name in attrs)
 
 

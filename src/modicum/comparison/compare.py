@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from modicum.comparison.controls import Short
+from modicum.comparison.estimate import Estimate, seconds_of_training, time_reading
 from modicum.comparison.frontier import Frontier, Point, pack_bits, summarize
 from modicum.comparison.keep import keep_for_report
 from modicum.comparison.prepare import Plan, prepare
@@ -19,6 +20,7 @@ from modicum.errors import BudgetError, ModicumError
 from modicum.evidence import environment
 from modicum.ledger import Ledger, peak_bytes
 from modicum.measurement.features import Features
+from modicum.measurement.utilities import Utilities
 from modicum.methods import Distiller, Training, Valuation, as_methods, spec
 from modicum.scores import Budget, as_budget
 from modicum.spec import content_key
@@ -36,21 +38,6 @@ DEFAULT_METHODS = (
 )
 """What is compared unless told otherwise. Where the paper averages more runs or iterates longer than a comparison can pay
 for, fewer and shorter; the table says so."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a comparison will take, from a short pilot.
-
-    Args:
-        seconds: Wall-clock, on this machine.
-        peak_bytes: Resident memory.
-        trainings: Number of models to train, measurements included.
-    """
-
-    seconds: float
-    peak_bytes: int
-    trainings: int
 
 
 @dataclass(frozen=True)
@@ -128,7 +115,7 @@ def run(
     todo = [cell for cell in cells if cell.name not in points]
     if todo and max_seconds != 0:
         started = time.monotonic()
-        announce(_estimate(todo, data, recipe, _pilot(data, recipe, ctx), ctx))
+        announce(_estimate(todo, data, recipe, seconds_of_training(data, recipe, ctx), ctx))
         _make_points(todo, points, data, recipe, ctx, max_seconds, started)
     done = tuple(points[cell.name] for cell in cells if cell.name in points)
     metric = "R²" if data.train.info.task == "regression" else "accuracy"
@@ -235,21 +222,6 @@ def _point(cell: Cell, data: Splits, recipe: Recipe, ctx: Context, plans: dict[t
 # -- before the work ---------------------------------------------------------------------------------------------------
 
 
-def _pilot(data: Splits, recipe: Recipe, ctx: Context, steps: int = 10) -> float:
-    """Seconds of one full training, from a few steps of one; they are thrown away.
-
-    The first run only warms up; of the others, the least seconds are taken, which disturbances change least.
-    """
-    alone = ctx.with_(ledger=Ledger(), store=None, show=False)
-    seconds = []
-    for count in (1, 1, 1, 1 + steps, 1 + steps):
-        started = time.perf_counter()
-        fit(data.train, replace(recipe, steps=count), alone)
-        seconds.append(time.perf_counter() - started)
-    start = min(seconds[1:3])
-    return start + max(0.0, min(seconds[3:]) - start) / steps * (recipe.steps_for(len(data.train)) - 1)
-
-
 def _estimate(todo: Sequence[Cell], data: Splits, recipe: Recipe, full_seconds: float, ctx: Context) -> Estimate:
     seconds, trainings, seen = 0.0, 0.0, set()
     per_iteration: dict[str, float] = {}
@@ -264,10 +236,11 @@ def _estimate(todo: Sequence[Cell], data: Splits, recipe: Recipe, full_seconds: 
             seconds += per_iteration[key] * cell.method.iterations  # type: ignore[attr-defined]
         key = spec(cell.method) if isinstance(cell.method, Valuation) else f"{spec(cell.method)} {cell.budget}"
         again = isinstance(cell.method, Valuation) and (cell.method, cell.seed) in seen  # scores are read once a seed
-        if not again and any(isinstance(need, Features) for need in cell.method.needs()):
+        reads = [isinstance(need, (Features, Utilities)) for need in cell.method.needs()]
+        if not again and (any(reads) or (not reads and isinstance(cell.method, Valuation))):
             seen.add((cell.method, cell.seed))
             if key not in readings:
-                readings[key] = _time_reading(cell, data, ctx)
+                readings[key] = time_reading(cell.method, data, ctx, _fraction(cell.budget, data)).seconds
             seconds += readings[key]
         for need in cell.method.needs():
             if (need, cell.seed) not in seen:
@@ -286,27 +259,6 @@ def _time_iteration(cell: Cell, data: Splits, recipe: Recipe, ctx: Context, iter
         replace(cell.method, iterations=count).distill(data, cell.budget, recipe, alone)
         seconds.append(time.perf_counter() - started)
     return seconds[1] / iterations
-
-
-def _time_reading(cell: Cell, data: Splits, ctx: Context) -> float:
-    """Seconds of reading features, from two small parts of the data; a constant, and what grows as the card says."""
-    alone, share = ctx.with_(ledger=Ledger(), store=None, cache=None, show=False), _fraction(cell.budget, data)
-    n, growth = len(data.train), float(cell.method.card.growth)
-    sizes, seconds = [], []
-    for few in (500, 2000):
-        part = Splits(*(split[:: max(1, n // few)] for split in data))
-        table = Features("inputs").measure(part, Recipe(), alone)
-        started = time.perf_counter()
-        if isinstance(cell.method, Valuation):
-            cell.method.score(part, alone, table)
-        else:
-            cell.method.select(part, Budget(keep=share), alone, table)
-        seconds.append(time.perf_counter() - started)
-        sizes.append(len(part.train) ** growth)
-    if sizes[0] == sizes[1]:
-        return min(seconds)
-    slope = max(0.0, seconds[1] - seconds[0]) / (sizes[1] - sizes[0])
-    return float(seconds[1] + slope * (n**growth - sizes[1]))
 
 
 def _remember(store: Store, work: dict[str, Any], command: dict[str, Any]) -> None:

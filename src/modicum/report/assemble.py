@@ -28,7 +28,7 @@ from modicum.report.content import (
 from modicum.report.pictures import thumbnail
 from modicum.scores import Scores
 
-__all__ = ["assemble"]
+__all__ = ["assemble", "brightness", "common_options", "disputed", "distribution", "extremes", "item"]
 
 PER_CLASS = 4  # pictures of a class in a gallery
 DISPUTED = 24
@@ -70,10 +70,10 @@ def assemble(
         target=advice.target,
         recommendation=Recommendation(advice.sentence, advice.detail, advice.verdict),  # type: ignore[arg-type]
         rows=tuple(_row(row, rows, frontier) for row in rows),
-        scores=tuple(_distribution(name, scores[name], train) for name in names),
+        scores=tuple(distribution(name, scores[name], train) for name in names),
         correlation=_rank_correlation(values),
         galleries=tuple(
-            g for g in (*_extremes(scores, train), *_disputed(scores, data), *_made(synthetic, train)) if g.items
+            g for g in (*extremes(scores, train), *disputed(_voters(scores), data), *_made(synthetic, train)) if g.items
         ),
         keep_rates=_keep_rates(rows, train),
         uncounted=tuple(uncounted),
@@ -83,9 +83,15 @@ def assemble(
 
 
 def repeat(settings: Mapping[str, Any]) -> str:
-    """The command that repeats a run."""
+    """The command that repeats a comparison."""
     parts = ["modicum", "compare", settings["data"], "--seeds", str(settings["seeds"]), "--seed", str(settings["seed"])]
     parts += ["--budgets", *settings["budgets"], "--methods", *settings["methods"]]
+    return shlex.join(parts + common_options(settings))
+
+
+def common_options(settings: Mapping[str, Any]) -> list[str]:
+    """The options of the data and of the recipe, as they are written in a command."""
+    parts = []
     for name in ("label", "limit"):
         if settings.get(name) is not None:
             parts += [f"--{name}", str(settings[name])]
@@ -95,7 +101,7 @@ def repeat(settings: Mapping[str, Any]) -> str:
                 f"--recipe.{name.replace('_', '-')}",
                 *(map(str, value) if isinstance(value, (list, tuple)) else [str(value)]),
             ]
-    return shlex.join(parts)
+    return parts
 
 
 def _unfinished(frontier: Frontier) -> tuple[str, ...]:
@@ -144,7 +150,7 @@ def _deviation(values: tuple[float, ...]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
-def _distribution(method: str, scores: Scores, train: Dataset) -> ScoreSummary:
+def distribution(method: str, scores: Scores, train: Dataset) -> ScoreSummary:
     return ScoreSummary.from_values(
         method, scores.kind, scores.unit, scores.values, train.labels.numpy(), train.info.classes
     )
@@ -165,7 +171,7 @@ def _rank_correlation(values: list[np.ndarray[Any, Any]]) -> tuple[tuple[float, 
 # -- galleries ---------------------------------------------------------------------------------------------------------
 
 
-def _extremes(scores: Mapping[str, Scores], train: Dataset) -> list[Gallery]:
+def extremes(scores: Mapping[str, Scores], train: Dataset) -> list[Gallery]:
     name = next((n for n in scores if n.startswith("knn-shapley")), next(iter(scores), None))
     if name is None:
         return []
@@ -173,32 +179,36 @@ def _extremes(scores: Mapping[str, Scores], train: Dataset) -> list[Gallery]:
     best, worst = ("most valuable", "least valuable") if chosen.kind == "value" else ("hardest", "easiest")
     descending = np.lexsort((chosen.ids, -chosen.values))
     labels = train.labels.numpy()
-    galleries, span = [], _span(train)
+    galleries, span = [], brightness(train)
     for title, ranking in ((best, descending), (worst, descending[::-1])):
         picked = [i for c in range(train.classes) for i in ranking[labels[ranking] == c][:PER_CLASS]]
-        items = tuple(_item(train, int(i), f"{chosen.values[i]:.3g}", span) for i in picked)
+        items = tuple(item(train, int(i), f"{chosen.values[i]:.3g}", span) for i in picked)
         galleries.append(Gallery(f"The {title} samples of each class", f"By {name}, in {chosen.unit}.", items))
     return galleries
 
 
-def _disputed(scores: Mapping[str, Scores], data: Splits) -> list[Gallery]:
+def _voters(scores: Mapping[str, Scores]) -> dict[str, Scores]:
+    """Those of a comparison whose lowest values are labels to doubt."""
+    return {n: s for n, s in scores.items() if n.partition("(")[0] in ("aum", "knn-shapley")}
+
+
+def disputed(scores: Mapping[str, Scores], data: Splits) -> list[Gallery]:
     from scipy.stats import rankdata
 
-    voters = {n: s for n, s in scores.items() if n.partition("(")[0] in ("aum", "knn-shapley")}
-    if not voters:
+    if not scores or data.train.info.task != "classification":
         return []
-    ranks = np.mean([rankdata(s.values) for s in voters.values()], axis=0)
-    ids = next(iter(voters.values())).ids
+    ranks = np.mean([rankdata(s.values if s.kind == "value" else -s.values) for s in scores.values()], axis=0)
+    ids = next(iter(scores.values())).ids
     picked = np.lexsort((ids, ranks))[:DISPUTED]
     looks = _neighbors_say(data.train, picked)
     classes, labels = data.train.info.classes, data.train.labels.tolist()
     items = tuple(
-        _item(data.train, int(i), f"given {classes[labels[i]]}, neighbors say {classes[look]}", _span(data.train))
+        item(data.train, int(i), f"given {classes[labels[i]]}, neighbors say {classes[look]}", brightness(data.train))
         for i, look in zip(picked, looks)
         if look != labels[i]
     )
     caption = (
-        f"Lowest in {' and '.join(voters)} together, where the five nearest other samples disagree with the label. "
+        f"Most suspicious by {' and '.join(scores)}, where the five nearest other samples disagree with the label. "
         "Nothing is removed: look, and decide."
     )
     return [Gallery("Labels worth a second look", caption, items)]
@@ -227,22 +237,22 @@ def _neighbors_say(train: Dataset, picked: np.ndarray[Any, Any], k: int = 5) -> 
 
 
 def _made(synthetic: Mapping[str, Dataset], train: Dataset) -> list[Gallery]:
-    galleries, span = [], _span(train)
+    galleries, span = [], brightness(train)
     for name, made in synthetic.items():
         labels = made.labels.tolist()
         picked = [i for c in range(train.classes) for i in [j for j, y in enumerate(labels) if y == c][: 2 * PER_CLASS]]
-        items = tuple(_item(made, i, "", span) for i in picked)
+        items = tuple(item(made, i, "", span) for i in picked)
         galleries.append(Gallery(f"Synthetic samples: {name}", "Made to train on, not to be looked like.", items))
     return galleries
 
 
-def _span(train: Dataset) -> tuple[float, float]:
+def brightness(train: Dataset) -> tuple[float, float]:
     """What is shown as black and as white."""
     few = train.inputs[:1000].float()
     return (0.0, 255.0) if not train.inputs.is_floating_point() else (float(few.min()), float(few.max()) + 1e-6)
 
 
-def _item(dataset: Dataset, i: int, note: str, span: tuple[float, float]) -> Item:
+def item(dataset: Dataset, i: int, note: str, span: tuple[float, float]) -> Item:
     label = dataset.info.classes[int(dataset.labels[i])]
     name = str(dataset.ids[i])
     if dataset.info.modality == "image":

@@ -1,24 +1,6 @@
 "use strict";
 (() => {
-const $ = (selector, within = document) => within.querySelector(selector);
-const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
 const content = JSON.parse($("#content").textContent);
-const say = (text) => { $("#live").textContent = text; };
-
-// ---- theme
-const root = document.documentElement;
-const system = matchMedia("(prefers-color-scheme: dark)");
-const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
-function showTheme() {
-  $("#theme").setAttribute("aria-pressed", String(isDark()));
-  draw();
-}
-$("#theme").addEventListener("click", () => {
-  root.dataset.theme = isDark() ? "light" : "dark";
-  try { localStorage.setItem("modicum-theme", root.dataset.theme); } catch { /* the choice lasts for this visit only */ }
-  showTheme();
-});
-system.addEventListener("change", showTheme);
 
 // ---- panels of which one is shown: every select of a switch narrows them by one data attribute
 for (const tools of $$("[data-switch]")) {
@@ -32,12 +14,6 @@ for (const tools of $$("[data-switch]")) {
   tools.hidden = panels.length < 2;
   show();
 }
-
-// ---- the outline of a class over the histograms
-$("#class").addEventListener("change", (event) => {
-  for (const path of $$("path.one")) path.classList.toggle("shown", path.dataset.class === event.target.value);
-});
-if ($("#class").options.length < 2) $("#class").closest(".tools").hidden = true;
 
 // ---- table: filter and sort
 const rows = $$("#results tbody tr");
@@ -213,20 +189,8 @@ for (const button of $$("[data-show]")) {
   });
 }
 
-// ---- copy
-$("#copy").addEventListener("click", async () => {
-  const code = $(".command code");
-  try {
-    await navigator.clipboard.writeText(code.textContent);
-    $("#copy").textContent = "Copied";
-    say("Command copied");
-  } catch {
-    getSelection().selectAllChildren(code);
-    say("Command selected");
-  }
-});
-
-showTheme();
+draw();
+root.addEventListener("theme", draw);
 chart.on("plotly_relayout", watch);
 let drawn = chart.clientWidth;
 new ResizeObserver(() => {

@@ -22,7 +22,7 @@ from modicum.report.tables import (
     results_table,
 )
 
-__all__ = ["page"]
+__all__ = ["data_list", "document", "none", "notice", "page", "settings_lists"]
 
 # before the first paint, so that a chosen theme does not flash and controls that need scripts show only where they work
 BOOT = (
@@ -53,11 +53,22 @@ def page(content: ReportContent) -> str:
     """
     from plotly.offline import get_plotlyjs
 
-    scripts = {"boot": BOOT, "plotly": get_plotlyjs(), "script": _read("page.js")}
-    hashes = " ".join(f"'sha256-{_hash(s)}'" for s in scripts.values())
+    return document("page.html", _parts(content), plotly=get_plotlyjs(), script=_read("page.js"))
+
+
+def document(template: str, parts: Mapping[str, str], **scripts: str) -> str:
+    """A template with its parts filled in, and a policy that allows its scripts and nothing else.
+
+    Args:
+        template: File name in this folder.
+        parts: Escaped text for each `{{name}}` in it.
+        scripts: What runs on the page beside what every page runs.
+    """
+    every = {"boot": BOOT, "common": _read("common.js"), **scripts}
+    hashes = " ".join(f"'sha256-{_hash(s)}'" for s in every.values())
     policy = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
-    shown = {**_parts(content), **scripts, "policy": policy, "style": _read("page.css")}
-    return re.sub(r"\{\{(\w+)\}\}", lambda m: shown[m[1]], _read("page.html"))
+    shown = {**parts, **every, "policy": policy, "style": _read("page.css")}
+    return re.sub(r"\{\{(\w+)\}\}", lambda m: shown[m[1]], _read(template))
 
 
 def _read(name: str) -> str:
@@ -80,7 +91,7 @@ def _parts(content: ReportContent) -> dict[str, str]:
         "verdict": answer.verdict,
         "verdict_text": VERDICTS[answer.verdict],
         "facts": _facts(content),
-        "warnings": _notice(content.data.warnings),
+        "warnings": notice(content.data.warnings),
         "chart_label": chart_label(content),
         "legend": "".join(legend(s) for s in series),
         "families": options(distinct([r.family for r in rows])),
@@ -88,27 +99,25 @@ def _parts(content: ReportContent) -> dict[str, str]:
         "rows": count(len(rows)),
         "table": results_table(content),
         "cost": cost_panels(rows),
-        "histograms": histograms(content.scores) or _none("No method of this comparison scores samples."),
+        "histograms": histograms(content.scores) or none("No method of this comparison scores samples."),
         "classes": options(classes),
         "correlation": correlation_table(content) if content.correlation else "",
-        "galleries": galleries(content.galleries) or _none("There are no samples to show."),
-        "keep_warnings": keep_warnings(content.keep_rates)
-        if content.keep_rates
-        else _none("Classes were not counted."),
+        "galleries": galleries(content.galleries) or none("There are no samples to show."),
+        "keep_warnings": keep_warnings(content.keep_rates) if content.keep_rates else none("Classes were not counted."),
         "keep": keep_tables(content.keep_rates),
-        "data": _data(content.data),
-        "settings": _settings(content.settings),
+        "data": data_list(content.data),
+        "settings": settings_lists(content.settings),
         "uncounted": _uncounted(content.uncounted),
         "command": escape(content.command),
         "json": script_json(chart_data(content, series)),
     }
 
 
-def _none(text: str) -> str:
+def none(text: str) -> str:
     return f'<p class="calm">{text}</p>'
 
 
-def _notice(lines: Sequence[str]) -> str:
+def notice(lines: Sequence[str]) -> str:
     if not lines:
         return ""
     return f'<div class="notice" role="note"><p>About the data:</p><ul>{_items(lines)}</ul></div>'
@@ -138,7 +147,7 @@ def _facts(content: ReportContent) -> str:
     )
 
 
-def _data(data: DataSummary) -> str:
+def data_list(data: DataSummary) -> str:
     names = ", ".join(data.classes)
     classes = f"{len(data.classes)}: {names}" if data.classes else "none"
     facts: dict[str, Any] = {"Data set": data.name, "Modality": data.modality or "not stated", "Classes": classes}
@@ -165,7 +174,7 @@ def _plain(value: Any) -> str:
     return ", ".join(_plain(v) for v in value) if isinstance(value, (list, tuple)) else str(value)
 
 
-def _settings(settings: Mapping[str, Any]) -> str:
+def settings_lists(settings: Mapping[str, Any]) -> str:
     groups = {k: v for k, v in settings.items() if isinstance(v, Mapping)}
     single = {k: v for k, v in settings.items() if k not in groups}
     text = f"<div><h3>Comparison</h3>{_list(single)}</div>" if single else ""
@@ -174,5 +183,5 @@ def _settings(settings: Mapping[str, Any]) -> str:
 
 def _uncounted(names: Sequence[str]) -> str:
     if not names:
-        return _none("Every operation that ran has a formula and is in the FLOPs above.")
+        return none("Every operation that ran has a formula and is in the FLOPs above.")
     return f"<p>These operations have no formula, so the FLOPs above leave them out:</p><ul class='tags'>{_items(names)}</ul>"
