@@ -113,10 +113,11 @@ def test_true_labels_come_by_id(tmp_path: object) -> None:
     given_labels = np.where(draw.random(40) < 0.2, 1 - right, right)
     names = np.array(["cat", "dog"])
     columns = {"x": draw.random(40), "y": draw.random(40), "given": names[given_labels], "label": names[right]}
+    columns["other"] = np.array(["fish", "bird"])[right]
     pq.write_table(pa.table(columns), path)
     options = {"inputs": ["x", "y"], "label": "given"}
     train = modicum.load(path, **options).train
     told = true_labels(path, train, "label", options)
     assert np.array_equal(told, right[train.ids])
-    with pytest.raises(DataError, match="truth='x' has class"):
-        true_labels(path, train, "x", {**options, "task": "classification"})
+    with pytest.raises(DataError, match="truth='other' has class 'bird', which the labels have not; expected cat, dog"):
+        true_labels(path, train, "other", options)
