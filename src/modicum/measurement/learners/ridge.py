@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from modicum.errors import DataError
-from modicum.measurement.learners.problem import Outputs, Problem
+from modicum.measurement.learners.problem import Outputs, Problem, counts_of, in_blocks, products
+from modicum.measurement.learners.ridge_growing import LOOKAHEAD, FewSamples, ManySamples
 
 __all__ = ["Ridge"]
 
@@ -18,73 +19,98 @@ __all__ = ["Ridge"]
 class Ridge:
     """Minimizes `sum_i ||t_i - W [x_i, 1]||^2 + l2 ||W||^2`, the bias included; the class of the largest output is the answer.
 
-    The penalty does not grow with the subset. Growing sets by Sherman and Morrison costs O(d^2 + m (d + c)) a sample.
+    The penalty does not grow with the subset. A set that grows by a sample costs O(d^2 + m (d + c)), or O(n (n + m)) where
+    there are fewer samples than features. Memory is O(d^2 + m c) for each set that is trained or grows.
 
     Args:
         l2: Penalty > 0 on the squared weights.
+
+    Raises:
+        DataError: The penalty is not > 0.
     """
 
     l2: float = 1.0
 
     gives: ClassVar[Outputs] = "scores"
+    reads: ClassVar[Literal["features", "inputs"]] = "features"
     costly: ClassVar[bool] = False
     any_subset: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not self.l2 > 0:
+        if not 0 < self.l2 < float("inf"):
             raise DataError(f"l2={self.l2}; expected a number > 0, so that any subset has one solution")
 
     def outputs(self, problem: Problem, masks: Tensor) -> Tensor:
-        """One solve a subset, in the smaller of its two forms."""
-        x, t, queries = _with_bias(problem.features), problem.encoded(), _with_bias(problem.queries)
-        made = []
-        for mask in masks:
-            rows, targets = x[mask], t[mask]
-            if len(rows) < x.shape[1]:
-                gram = rows @ rows.T
-                gram.diagonal().add_(self.l2)
-                weights = rows.T @ torch.linalg.solve(gram, targets)
-            else:
-                gram = rows.T @ rows
-                gram.diagonal().add_(self.l2)
-                weights = torch.linalg.solve(gram, rows.T @ targets)
-            made.append(queries @ weights)
-        return torch.stack(made) if made else queries.new_empty(0, len(queries), problem.columns)
+        """Normal equations of many subsets at once, or the dual form where there are fewer samples than features."""
+        answer = self._dual if _few(problem) else self._primal
+        made = in_blocks(masks, self.room(problem), lambda part: answer(problem, part))
+        if problem.classes:
+            made.masked_fill_((counts_of(problem, masks) == 0)[:, None], -torch.inf)
+        return made
 
-    def start(self, problem: Problem, sets: int) -> _Growing:
-        """Rank-one updates of the inverse and of the answers."""
-        return _Growing(problem, sets, self.l2)
+    def _primal(self, problem: Problem, masks: Tensor) -> Tensor:
+        x, queries = _with_bias(problem)
+        t = problem.encoded()
+        gram = products(x, masks)
+        gram.diagonal(dim1=1, dim2=2).add_(self.l2)
+        both = (x[:, :, None] * t[:, None]).flatten(1) if len(masks) >= 8 else None
+        if both is not None:
+            right = (masks.double() @ both).reshape(len(masks), x.shape[1], -1)
+        else:
+            right = x.T @ (masks.double()[:, :, None] * t)
+        weights = torch.cholesky_solve(right, torch.linalg.cholesky(gram))
+        return queries @ weights
 
-    def flops(self, problem: Problem) -> float:
+    def _dual(self, problem: Problem, masks: Tensor) -> Tensor:
+        inner, outer, t = _kernels(problem)
+        made = outer.new_empty(len(masks), outer.shape[1], t.shape[1])
+        for i, mask in enumerate(masks):
+            at = mask.nonzero()[:, 0]
+            gram = inner[at][:, at]
+            gram.diagonal().add_(self.l2)
+            made[i] = outer[at].T @ torch.cholesky_solve(t[at], torch.linalg.cholesky(gram))
+        return made
+
+    def start(self, problem: Problem, orders: Tensor) -> ManySamples | FewSamples:
+        """Rank-one updates of the inverse and of the answers, prepared for several samples at once."""
+        if _few(problem):
+            return FewSamples(problem, orders, self.l2, *_kernels(problem)[:2])
+        return ManySamples(problem, orders, self.l2, *_with_bias(problem))
+
+    def room(self, problem: Problem) -> int:
+        """Of the inverse, or of the dual form's factors, and of what is prepared."""
+        n, d, m, c = *problem.features.shape, len(problem.queries), problem.columns + 1
+        if _few(problem):
+            return n * (n + m + c) + m * c
+        return 2 * (d + 1) ** 2 + (d + 1) * c + LOOKAHEAD * (2 * d + m) + m * c
+
+    def flops(self, problem: Problem, size: float) -> float:
         """Of the normal equations, their solution and the answers."""
-        n, d = problem.features.shape
-        c = problem.columns
-        return (n / 2) * (d + 1) ** 2 + 2 * (d + 1) ** 3 / 3 + n * (d + 1) * c + 2 * len(problem.queries) * (d + 1) * c
+        d, m, c = problem.features.shape[1] + 1, len(problem.queries), problem.columns
+        if _few(problem):
+            return size**3 / 3 + 2 * size**2 * c + 2 * m * size * c
+        return size * d * (d + 2 * c) + d**3 / 3 + 2 * d**2 * c + 2 * m * d * c
 
 
-class _Growing:
-    def __init__(self, problem: Problem, sets: int, l2: float) -> None:
-        self.x, self.t = _with_bias(problem.features), problem.encoded()
-        queries = _with_bias(problem.queries)
-        self.queries = queries.T.contiguous()
-        d, m, c = len(self.queries), len(queries), problem.columns
-        self.inverse = (torch.eye(d, dtype=torch.float64, device=queries.device) / l2).repeat(sets, 1, 1)
-        self.weights = torch.zeros(sets, d, c, dtype=torch.float64, device=queries.device)
-        self.answers = torch.zeros(sets, m, c, dtype=torch.float64, device=queries.device)
-
-    def add(self, at: Tensor) -> Tensor:
-        x = self.x[at]
-        gain = torch.bmm(self.inverse, x[:, :, None])[:, :, 0]
-        scale = 1 + (gain * x).sum(1, keepdim=True)
-        rest = (self.t[at] - torch.bmm(x[:, None], self.weights)[:, 0]) / scale
-        self.weights += gain[:, :, None] * rest[:, None]
-        self.answers += (gain @ self.queries)[:, :, None] * rest[:, None]
-        self.inverse.baddbmm_((gain / scale)[:, :, None], gain[:, None], alpha=-1)
-        return self.answers
-
-    def keep(self, which: Tensor) -> None:
-        self.inverse, self.weights, self.answers = self.inverse[which], self.weights[which], self.answers[which]
+def _few(problem: Problem) -> bool:
+    return len(problem.features) < problem.features.shape[1]
 
 
-def _with_bias(rows: Tensor) -> Tensor:
-    return torch.cat([rows.double(), rows.new_ones(len(rows), 1, dtype=torch.float64)], dim=1)
+def _with_bias(problem: Problem) -> tuple[Tensor, Tensor]:
+    def widen(rows: Tensor) -> Tensor:
+        return torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
+
+    return (
+        problem.once("ridge features", lambda: widen(problem.features)),
+        problem.once("ridge queries", lambda: widen(problem.queries)),
+    )
+
+
+def _kernels(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
+    """(n, n) products of the samples, (n, m) with the queries, and the targets; n is less than d here."""
+    x = problem.features
+    return (
+        problem.once("ridge inner", lambda: x @ x.T + 1),
+        problem.once("ridge outer", lambda: x @ problem.queries.T + 1),
+        problem.encoded(),
+    )
