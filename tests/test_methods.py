@@ -228,6 +228,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("comparison",),
     ("report",),
     ("verbs",),
+    ("sklearn",),
     ("cli",),
     ("__main__",),
 )

@@ -59,6 +59,7 @@ _PACKAGES = (
     "models",
     "report",
     "selection",
+    "sklearn",
     "training",
     "valuation",
 )

@@ -139,7 +139,7 @@ def score(
             were found.
         corrupt: Share of the training labels to replace by wrong ones first, for the same purpose.
         curves: Learner of the curves on the page, such as `ridge` or `network`; None leaves them out.
-        announce: Is told the estimate before the work starts.
+        announce: Is told the estimate before the work starts, unless `max_seconds` bounds it.
         options: For `load`, such as `label` or `limit`.
 
     Returns:
@@ -169,10 +169,10 @@ def score(
     elif truth is not None:
         right = true_labels(data, splits.train, truth, options)
     recipe = recipe or default_recipe(splits.train)
-    if announce is not None:
-        announce(estimate_scoring(chosen, splits, recipe, ctx))
     if max_seconds is not None:
         ctx = ctx.with_(deadline=time.monotonic() + max_seconds)
+    elif announce is not None:
+        announce(estimate_scoring(chosen, splits, recipe, ctx))
     if folder is None:
         return score_with(chosen, splits, recipe, ctx)
     from modicum.report.write_scores import write_scores

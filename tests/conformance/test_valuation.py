@@ -38,19 +38,48 @@ LINES = {
     "forgetting": Line("forgetting(runs=3)", "traces", "correct"),
     "aum": Line("aum(runs=3)", "traces", "margin"),
     "margin": Line("margin(runs=3)", "traces", "gap"),
+    "knn-banzhaf": Line("knn-banzhaf(k=3)", "features", "train"),
     "knn-shapley": Line("knn-shapley(k=3)", "features", "train"),
+    "knn-shapley-regression": Line("knn-shapley-regression(k=3)", "features", "train"),
+    "threshold-knn-shapley": Line("threshold-knn-shapley(neighbors=3)", "features", "train"),
     "ssp": Line("ssp", "features", "train"),
+    "loo": Line("loo", "features", "train"),
+    "lava": Line("lava(eps=0.5)", "features", "train"),
+    "data-oob": Line("data-oob(trees=40)", "features", "train"),
+    "volume-based": Line("volume-based", "features", "train"),
+    "influence": Line("influence", "features", "train"),
+    "tracin": Line("tracin(checkpoints=2)", "gradients"),
+    "trak": Line("trak(models=2, dimensions=8)", "gradients"),
+    "data-shapley": Line("data-shapley(permutations=4)", "utilities"),
+    "beta-shapley": Line("beta-shapley(permutations=4)", "utilities"),
+    "data-banzhaf": Line("data-banzhaf(samples=20)", "utilities"),
+    "cs-shapley": Line("cs-shapley(permutations=4)", "utilities"),
+    "datamodels": Line("datamodels(models=20)", "utilities"),
+    "memorization": Line("memorization(models=10)", "utilities"),
+    "g-shapley": Line("g-shapley(permutations=4)", "features", "train"),
 }
 
+NEEDED = {"classification": "class labels", "regression": "regression targets"}
 METHODS = {key: kind for key, kind in table().items() if family_of(kind) == "valuation"}
 
 
-def splits(order=None, ids=None):
+def reads_no_labels(key):
+    return "unlabeled" in METHODS[key].card.tasks
+
+
+def task_of(key):
+    tasks = METHODS[key].card.tasks
+    return "classification" if "classification" in tasks else tasks[0]
+
+
+def splits(key, order=None, ids=None):
     draw = np.random.default_rng(0)
     targets = torch.from_numpy(draw.permutation(np.arange(N) % CLASSES))
     inputs = torch.from_numpy(draw.normal(size=(N, 4)).astype(np.float32))
     names = draw.permutation(1000)[:N] if ids is None else ids
     info = Info(classes=tuple("abc"))
+    if task_of(key) == "regression":
+        targets, info = targets.float() + torch.from_numpy(draw.normal(size=N)).float(), Info("regression")
     train = Dataset(inputs, targets, ids=names, info=info)
     if order is not None:
         train = train[order]
@@ -63,7 +92,7 @@ def measured(key, order=None):
     if kind == "none":
         return ()
     if kind not in ("features", "traces"):
-        return tuple(need.measure(splits(order), RECIPE, Context()) for need in method_of(key).needs())
+        return tuple(need.measure(splits(key, order), RECIPE, Context()) for need in method_of(key).needs())
     return (made_up(kind, order),)
 
 
@@ -90,7 +119,7 @@ def method_of(key):
 
 
 def scored(key, order=None, seed=0):
-    return method_of(key).score(splits(order), Context(seed=seed), *measured(key, order))
+    return method_of(key).score(splits(key, order), Context(seed=seed), *measured(key, order))
 
 
 def test_every_valuation_has_a_line():
@@ -127,8 +156,11 @@ class TestValuation:
         assert scores.kind in ("value", "difficulty")
         assert scores.unit
         assert scores.values.dtype == np.float64
-        assert scores.ids.tolist() == splits().train.ids.tolist()
-        assert scores.labels.tolist() == splits().train.targets.tolist()
+        assert scores.ids.tolist() == splits(key).train.ids.tolist()
+        if task_of(key) == "classification":
+            assert scores.labels.tolist() == splits(key).train.targets.tolist()
+        else:
+            assert scores.labels is None
         assert len(scores.kept(0.3)) == 18
 
     def test_another_order_of_the_samples_permutes_the_answer(self, key):
@@ -139,39 +171,44 @@ class TestValuation:
         assert np.array_equal(permuted.ids[permuted.ranking()], straight.ids[straight.ranking()])
 
     def test_inputs_are_not_written_to(self, key):
-        data, given = splits(), measured(key)
+        data, given = splits(key), measured(key)
         columns = [read for read in given if isinstance(read, SimpleNamespace)]
         before = [{name: column.clone() for name, column in vars(read).items()} for read in columns]
         method_of(key).score(data, Context(), *given)
         for read, then in zip(columns, before):
             assert all(torch.equal(then[name], column) for name, column in vars(read).items())
-        assert data.train.fingerprint == splits().train.fingerprint
-        assert data.valid.fingerprint == splits().valid.fingerprint
+        assert data.train.fingerprint == splits(key).train.fingerprint
+        assert data.valid.fingerprint == splits(key).valid.fingerprint
 
     def test_ledger_only_grows_and_adds_up(self, key):
         ctx = Context(ledger=Ledger())
         for times in (1, 2):
             before = list(ctx.ledger.charges)
-            method_of(key).score(splits(), ctx, *measured(key))
+            method_of(key).score(splits(key), ctx, *measured(key))
             assert ctx.ledger.charges[: len(before)] == before
             assert len(ctx.ledger.charges) == times
         assert ctx.ledger.total("choose").seconds == ctx.ledger.total().seconds > 0
         assert ctx.ledger.total().flops == sum(c.flops for c in ctx.ledger.charges) >= 0
 
     def test_no_samples(self, key):
-        data = splits()
+        data = splits(key)
         with pytest.raises(ModicumError, match="train has 0 samples; expected at least one"):
             method_of(key).score(data._replace(train=data.train[[]]), Context(), *measured(key))
 
     def test_one_class(self, key):
-        data = splits()
+        if task_of(key) != "classification":
+            pytest.skip("there are no classes")
+        data = splits(key)
         one = data.train.replace(targets=torch.ones(N, dtype=torch.int64))
+        if reads_no_labels(key):
+            assert len(method_of(key).score(data._replace(train=one), Context(), *measured(key))) == N
+            return
         with pytest.raises(ModicumError, match="targets of train: all 60 samples are of class 1; expected at least 2"):
             method_of(key).score(data._replace(train=one), Context(), *measured(key))
 
     def test_repeated_ids(self, key):
         with pytest.raises(ModicumError, match=r"ids of .* must be unique"):
-            method_of(key).score(splits(ids=np.zeros(N, int)), Context(), *measured(key))
+            method_of(key).score(splits(key, ids=np.zeros(N, int)), Context(), *measured(key))
 
     def test_not_finite(self, key):
         given = spoilable(key)
@@ -180,7 +217,7 @@ class TestValuation:
             pytest.skip("booleans are always finite")
         column[..., 0] = torch.nan
         with pytest.raises(ModicumError, match=rf"{LINES[key].column}.*\[.*\] is nan.*expected finite"):
-            method_of(key).score(splits(), Context(), given)
+            method_of(key).score(splits(key), Context(), given)
 
     def test_wrong_shape(self, key):
         given = spoilable(key)
@@ -191,10 +228,15 @@ class TestValuation:
         ):
             setattr(given, LINES[key].column, wrong)
             with pytest.raises(ModicumError, match=rf"{LINES[key].column}.* is .*; expected a tensor of shape"):
-                method_of(key).score(splits(), Context(), given)
+                method_of(key).score(splits(key), Context(), given)
 
     def test_unlabeled(self, key):
-        data = splits()
+        data = splits(key)
         bare = data.train.replace(targets=None, info=Info("unlabeled"))
-        with pytest.raises(ModicumError, match="class labels are needed, but this data set is for unlabeled"):
+        if reads_no_labels(key):
+            unlabeled = method_of(key).score(data._replace(train=bare), Context(), *measured(key))
+            assert np.array_equal(unlabeled.values, scored(key).values)
+            return
+        text = f"{NEEDED[task_of(key)]} are needed, but this data set is for unlabeled"
+        with pytest.raises(ModicumError, match=text):
             method_of(key).score(data._replace(train=bare), Context(), *measured(key))

@@ -151,6 +151,7 @@ def _deviation(values: tuple[float, ...]) -> float:
 
 
 def distribution(method: str, scores: Scores, train: Dataset) -> ScoreSummary:
+    """How the scores of a method are spread over the classes."""
     return ScoreSummary.from_values(
         method, scores.kind, scores.unit, scores.values, train.labels.numpy(), train.info.classes
     )
@@ -172,6 +173,7 @@ def _rank_correlation(values: list[np.ndarray[Any, Any]]) -> tuple[tuple[float, 
 
 
 def extremes(scores: Mapping[str, Scores], train: Dataset) -> list[Gallery]:
+    """The samples with the highest and the lowest scores of each class, by kNN-Shapley where it is there."""
     name = next((n for n in scores if n.startswith("knn-shapley")), next(iter(scores), None))
     if name is None:
         return []
@@ -193,6 +195,7 @@ def _voters(scores: Mapping[str, Scores]) -> dict[str, Scores]:
 
 
 def disputed(scores: Mapping[str, Scores], data: Splits) -> list[Gallery]:
+    """The most suspicious samples whose neighbors have another label."""
     from scipy.stats import rankdata
 
     if not scores or data.train.info.task != "classification":
@@ -253,6 +256,7 @@ def brightness(train: Dataset) -> tuple[float, float]:
 
 
 def item(dataset: Dataset, i: int, note: str, span: tuple[float, float]) -> Item:
+    """A sample with its picture, its words or its columns."""
     label = dataset.info.classes[int(dataset.labels[i])]
     name = str(dataset.ids[i])
     if dataset.info.modality == "image":

@@ -114,10 +114,12 @@ def _parts(content: ReportContent) -> dict[str, str]:
 
 
 def none(text: str) -> str:
+    """A quiet sentence where there is nothing to show."""
     return f'<p class="calm">{text}</p>'
 
 
 def notice(lines: Sequence[str]) -> str:
+    """What a reader must know about the data."""
     if not lines:
         return ""
     return f'<div class="notice" role="note"><p>About the data:</p><ul>{_items(lines)}</ul></div>'
@@ -148,6 +150,7 @@ def _facts(content: ReportContent) -> str:
 
 
 def data_list(data: DataSummary) -> str:
+    """The data set in a list."""
     names = ", ".join(data.classes)
     classes = f"{len(data.classes)}: {names}" if data.classes else "none"
     facts: dict[str, Any] = {"Data set": data.name, "Modality": data.modality or "not stated", "Classes": classes}
@@ -175,6 +178,7 @@ def _plain(value: Any) -> str:
 
 
 def settings_lists(settings: Mapping[str, Any]) -> str:
+    """The settings in lists, one for each group of them."""
     groups = {k: v for k, v in settings.items() if isinstance(v, Mapping)}
     single = {k: v for k, v in settings.items() if k not in groups}
     text = f"<div><h3>Comparison</h3>{_list(single)}</div>" if single else ""

@@ -9,6 +9,7 @@ from modicum.selection.infobatch import InfoBatch, InfoBatchSampler
 from modicum.selection.k_center_greedy import KCenterGreedy, k_center_greedy
 from modicum.selection.random import Random, random_subset
 from modicum.selection.stratified import Stratified, stratified
+from modicum.selection.support_vectors import SupportVectors, support_vectors
 
 __all__ = [
     "Herding",
@@ -17,8 +18,10 @@ __all__ = [
     "KCenterGreedy",
     "Random",
     "Stratified",
+    "SupportVectors",
     "herding",
     "k_center_greedy",
     "random_subset",
     "stratified",
+    "support_vectors",
 ]

@@ -2,46 +2,80 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from modicum.arrays import Array, NumPy, back, center_of, class_indices, distinct, features
+from modicum.arrays import Array, NumPy
 from modicum.errors import DataError
 from modicum.methods import Card
-from modicum.reading import by_id, labels_of, rows_of
-from modicum.scores import Scores
+from modicum.reading import labels_of
+from modicum.valuation.nearest import (
+    Measured,
+    Reader,
+    classes_of,
+    count_of,
+    from_ranked,
+    labels_for,
+    matches,
+    mean_and_error,
+    nearest,
+    points,
+    ranked_by_match,
+    returned,
+    score_by_neighbors,
+    taken,
+)
 
 if TYPE_CHECKING:
     from modicum.context import Context
     from modicum.dataset import Splits
     from modicum.measurement.features import Features
+    from modicum.scores import Scores
 
 __all__ = ["KnnShapley", "knn_shapley"]
 
-BLOCK = 1 << 23  # distances at a time
-CHUNK = 1 << 17  # of which so many are ranked at a time, to stay in the cache
-THREADS = 2
+UTILITIES = ("hard", "soft")
 
 
 def knn_shapley(
-    train_features: Array, train_targets: Array, valid_features: Array, valid_targets: Array, k: int = 5
+    train_features: Array,
+    train_targets: Array,
+    valid_features: Array,
+    valid_targets: Array,
+    k: int = 5,
+    utility: Literal["hard", "soft"] = "hard",
+    *,
+    weight: Callable[[Tensor], Tensor] | None = None,
+    truncate: float | None = None,
+    classes: int | None = None,
 ) -> Array:
-    """The exact Shapley value of every training sample for the accuracy of k nearest neighbors.
+    """The exact Shapley value of every training sample for k nearest neighbors.
 
-    For one validation point the utility of a set S is `v(S) = (1/k) sum_{j <= min(k, |S|)} a_(j)(S)`, where `a` is 1 for
-    a neighbor of the same label and 0 otherwise, and `v(empty) = 0`. With the training points ranked by distance
-    (Euclidean; ties by index), `s_n = a_n / max(k, n)` and `s_i = s_{i+1} + (a_i - a_{i+1}) / max(k, i)`. The result is
-    the mean over the validation points, and sums to the mean utility of the whole training set.
+    For one validation point let `a_i` be 1 for the i-th nearest training point (Euclidean; ties by index) if its label is
+    that of the validation point, otherwise 0. The utility of a set S of training points is
 
-    Time is one matrix product and one sort a validation point; memory is that of the features in double precision
-    and about 150 MB, however many validation points there are.
+    - hard: `v(S) = (1/k) sum_{j <= min(k, |S|)} a_(j)(S)`, and 0 for the empty set: the share of k votes for the label;
+    - soft: `v(S) = (1/min(k, |S|)) sum_{j <= min(k, |S|)} a_(j)(S)`, and 1/C for the empty set: the probability of the
+      label by those who vote.
+
+    Hard: `s_n = a_n / max(k, n)` and `s_i = s_{i+1} + (a_i - a_{i+1}) / max(k, i)`. Soft: with k at most n, the same plus
+    `(H_k - 1) / (n - 1) (a_i - mean(a)) - 1 / (n C)`, where `H_k = 1 + 1/2 + ... + 1/k`; this equals the recursion of Wang
+    and Jia, and shows that the two differ by what no distance enters. The result is the mean over the validation
+    points, and sums to the mean utility of the whole training set less that of the empty set. Instead of 1 a neighbor of
+    the right label may be worth any `weight` of its distance (weights are not normalized: that value has no fast form).
+
+    Truncated, only the `K = max(k, ceil(1/truncate))` nearest are ranked, and `s_K = 0` starts the recursion. As
+    `|s_i| <= 1 / max(k, i)`, every value is at most `truncate` off (times the greatest weight).
+
+    Time is one matrix product and one sort a validation point, or one partial sort when truncated. Memory on top of the
+    features is `8 d (n + m) + 8 n min(m, max(1, 2^23 / n)) + 80 t max(n, min(m n, 2^17))` bytes with t threads: the features
+    in double precision, a block of distances, and what each thread ranks at a time.
 
     Args:
         train_features: (n, d) finite numbers; distances are made in double precision whatever theirs is, because
@@ -51,12 +85,17 @@ def knn_shapley(
         valid_targets: (m,) class indices; a class that no training sample has is worth nothing to anybody, with a
                 warning.
         k: Neighbors that vote; may exceed n.
+        utility: `hard` or `soft`.
+        weight: What a neighbor of the right label is worth by its squared distance: from a float64 tensor of any shape to
+            one of the same shape. It may be called from several threads.
+        truncate: The greatest error of a value that is accepted for speed, in (0, 1]; exact when None.
+        classes: C, for the soft utility of the empty set; the classes of the training samples when None.
 
     Returns:
         (n,) values in units of accuracy, higher = more worth keeping.
 
     Raises:
-        DataError: Shapes do not fit, entries are not finite, or k < 1.
+        DataError: Shapes do not fit, entries are not finite, or an option is out of range.
 
     Example:
         >>> x, y = np.array([[1.0], [2.0], [3.0]]), np.array([1, 0, 1])
@@ -65,136 +104,86 @@ def knn_shapley(
 
     Reference:
         Jia et al., Efficient Task-Specific Data Valuation for Nearest Neighbor Algorithms, 2019, arXiv 1908.08619.
+        Wang, Jia, A Note on "Efficient Task-Specific Data Valuation for Nearest Neighbor Algorithms", 2023,
+        arXiv 2304.04258 (soft).
     """
-    train, valid = features("train_features", train_features), features("valid_features", valid_features)
-    labels = class_indices("train_targets", train_targets, len(train))
-    wanted = class_indices("valid_targets", valid_targets, len(valid))
-    if train.shape[1] != valid.shape[1]:
-        raise DataError(f"valid_features have {valid.shape[1]} columns but train_features have {train.shape[1]}")
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise DataError(f"k={k!r}; expected an integer >= 1")
-    unseen = np.setdiff1d(wanted, labels)
-    if len(unseen):
-        warnings.warn(
-            f"valid_targets has class {int(unseen[0])}, which train_targets has not: no training sample can help there",
-            stacklevel=2,
+    given = (train_features, train_targets, valid_features, valid_targets)
+    return returned(_measure(*given, k, utility, weight, truncate, classes), train_features)
+
+
+def _measure(
+    train_features: Any,
+    train_targets: Any,
+    valid_features: Any,
+    valid_targets: Any,
+    k: int,
+    utility: str,
+    weight: Callable[[Tensor], Tensor] | None = None,
+    truncate: float | None = None,
+    classes: int | None = None,
+    errors: bool = False,
+) -> Measured:
+    at = points(train_features, valid_features)
+    labels, wanted = labels_for(at, train_targets, valid_targets)
+    k, n = count_of("k", k), len(labels)
+    if utility not in UTILITIES:
+        raise DataError(f"utility={utility!r}; expected one of {UTILITIES}")
+    keep = n
+    if truncate is not None:
+        if isinstance(truncate, bool) or not isinstance(truncate, (int, float, np.number)) or not 0 < truncate <= 1:
+            raise DataError(f"truncate={truncate!r}; expected the greatest error of a value, in (0, 1], or None")
+        keep = min(n, max(k, math.ceil(1 / truncate)))
+    weights = 1.0 / np.maximum(np.arange(1, keep + 1), min(k, n) if utility == "soft" else k)
+    if keep < n:
+        weights[-1] = 0
+    read = ranked_by_match(weights)
+    if utility == "soft":
+        read = _soft(weights, min(k, n), classes_of(labels, classes), weight)
+    elif weight is not None:
+        read = _weighted(weights, weight)
+    return mean_and_error(at, labels, wanted, read, errors)
+
+
+def _weighted(weights: NumPy, weight: Callable[[Tensor], Tensor]) -> Reader:
+    def read(distances: Any, labels: Any, wanted: Any) -> tuple[Any, Any]:
+        order = nearest(distances, len(weights))
+        worth = matches(labels[order], wanted) * _worth(weight, taken(distances, order))
+        return order, from_ranked(worth, weights)
+
+    return read
+
+
+def _soft(weights: NumPy, k: int, classes: int, weight: Callable[[Tensor], Tensor] | None) -> Reader:
+    harmonic = sum(1 / j for j in range(1, k + 1))
+
+    def read(distances: Any, labels: Any, wanted: Any) -> tuple[None, Any]:
+        n = distances.shape[1]
+        order = nearest(distances, len(weights))
+        worth = matches(labels[None], wanted)
+        if weight is not None:
+            worth *= _worth(weight, distances)
+        ranked = from_ranked(taken(worth, order), weights)
+        worth -= worth.mean(-1)[:, None]
+        worth *= (harmonic - 1) / max(1, n - 1)
+        worth -= 1 / (n * classes)
+        if isinstance(worth, Tensor):
+            return None, worth.scatter_add_(1, order, ranked)
+        worth[np.arange(len(order))[:, None], order] += ranked
+        return None, worth
+
+    return read
+
+
+def _worth(weight: Callable[[Tensor], Tensor], distances: Any) -> Any:
+    """What a user's function makes of squared distances, checked."""
+    given = distances if isinstance(distances, Tensor) else torch.from_numpy(distances)
+    found = torch.as_tensor(weight(given), dtype=torch.float64, device=given.device)
+    if found.shape != given.shape or not bool(found.isfinite().all()):
+        what = f"shape {tuple(found.shape)}" if found.shape != given.shape else "entries that are not finite"
+        raise DataError(
+            f"weight gave {what} for squared distances of shape {tuple(given.shape)}; expected as many finite weights"
         )
-    center = center_of(train)
-    device = train_features.device if isinstance(train_features, Tensor) else torch.device("cpu")
-    ranked = _on_cpu if device.type in ("cpu", "mps") else _on_accelerator  # mps has no float64
-    total = ranked(train - center, labels, valid - center, wanted, int(k), distinct(train), device)
-    return back(total / len(valid), train_features)
-
-
-def _shapley_from_ranked(utilities_sorted: Any, k: int) -> Any:
-    """Shapley values of `v(S) = (1/k) sum of the utilities of the k nearest in S`, for any fixed utility per point.
-
-    Args:
-        utilities_sorted: (..., n) utility of each training point for a validation point, nearest first; a float64
-            tensor or array.
-        k: Neighbors that count.
-
-    Returns:
-        (..., n) values in the same order.
-    """
-    n = utilities_sorted.shape[-1]
-    weight: Any = 1.0 / np.maximum(np.arange(1, n + 1), k)
-    if isinstance(utilities_sorted, Tensor):
-        weight = torch.from_numpy(weight).to(utilities_sorted.device)
-    steps = utilities_sorted * weight
-    steps[..., :-1] -= utilities_sorted[..., 1:] * weight[:-1]
-    if isinstance(steps, Tensor):
-        return steps.flip(-1).cumsum(-1).flip(-1)
-    return np.cumsum(steps[..., ::-1], axis=-1)[..., ::-1]
-
-
-def _blocks(n: int, m: int) -> Iterator[slice]:
-    size = max(1, BLOCK // n)
-    yield from (slice(start, min(start + size, m)) for start in range(0, m, size))
-
-
-def _on_cpu(
-    train: NumPy,
-    labels: NumPy,
-    valid: NumPy,
-    wanted: NumPy,
-    k: int,
-    repeated: tuple[NumPy, NumPy],
-    device: torch.device,
-) -> NumPy:
-    n = len(train)
-    again, first = repeated
-    norms = np.einsum("ij,ij->i", train, train)
-    transposed = torch.from_numpy(train).T  # torch's matrix product is used: it follows the user's thread settings
-    rows = max(1, CHUNK // n)
-    space = torch.empty(min(len(valid), max(1, BLOCK // n)), n, dtype=transposed.dtype)
-    total = np.zeros(n)
-    with ThreadPoolExecutor(THREADS) as pool:
-        for block in _blocks(n, len(valid)):
-            query = valid[block]
-            product = torch.mm(torch.from_numpy(-2 * query), transposed, out=space[: len(query)])
-            distances = product.numpy()
-            distances += norms
-            distances += np.einsum("ij,ij->i", query, query)[:, None]
-            np.maximum(distances, 0, out=distances)
-            distances[:, again] = distances[:, first]
-            chunks = [slice(start, start + rows) for start in range(0, len(query), rows)]
-            asked = wanted[block]
-            parts = [pool.submit(_chunk, distances[c], labels, asked[c], k) for c in chunks]
-            for part in parts:  # in the order of the chunks, so that the number of threads changes no bit
-                total += part.result()
-    return total
-
-
-def _chunk(distances: NumPy, labels: NumPy, wanted: NumPy, k: int) -> NumPy:
-    order = _stable_order(distances)
-    values = _shapley_from_ranked((labels[order] == wanted[:, None]).astype(np.float64), k)
-    return np.bincount(order.ravel(), weights=values.ravel(), minlength=distances.shape[1])
-
-
-def _stable_order(distances: NumPy) -> NumPy:
-    """argsort by (distance, position) of each row of non-negative float64 numbers."""
-    n = distances.shape[1]
-    # the bits of such numbers sort like the numbers: with the position in place of their last digits, NumPy's vectorized
-    # sort of integers gives the order eight times faster than its stable argsort, but for ties of the other digits
-    low = np.uint64((1 << (n - 1).bit_length()) - 1)
-    keys = (distances + 0.0).view(np.uint64)
-    keys &= ~low
-    keys |= np.arange(n, dtype=np.uint64)
-    keys.sort(axis=1)
-    order = (keys & low).view(np.int64)
-    keys |= low
-    tied = np.zeros(keys.shape, dtype=bool)
-    np.equal(keys[:, 1:], keys[:, :-1], out=tied[:, 1:])
-    if tied.any():
-        member = tied.copy()
-        member[:, :-1] |= tied[:, 1:]
-        row, rank = np.nonzero(member)
-        at = order[row, rank]
-        order[row, rank] = at[np.lexsort((at, distances[row, at], np.cumsum(~tied[row, rank])))]
-    return order
-
-
-def _on_accelerator(
-    train: NumPy,
-    labels: NumPy,
-    valid: NumPy,
-    wanted: NumPy,
-    k: int,
-    repeated: tuple[NumPy, NumPy],
-    device: torch.device,
-) -> NumPy:
-    again, first = (torch.from_numpy(a).to(device) for a in repeated)
-    near, own = torch.from_numpy(train).to(device), torch.from_numpy(labels).to(device)
-    total = torch.zeros(len(train), dtype=torch.float64, device=device)
-    for block in _blocks(len(train), len(valid)):
-        query, asked = torch.from_numpy(valid[block]).to(device), torch.from_numpy(wanted[block]).to(device)
-        distances = near.square().sum(1) - 2 * query @ near.T
-        distances[:, again] = distances[:, first]
-        order = distances.sort(dim=1, stable=True).indices
-        values = _shapley_from_ranked((own[order] == asked[:, None]).double(), k)
-        total += torch.empty_like(values).scatter_(1, order, values).sum(0)
-    return total.cpu().numpy()
+    return found if isinstance(distances, Tensor) else found.numpy()
 
 
 @dataclass(frozen=True)
@@ -204,10 +193,14 @@ class KnnShapley:
     Args:
         k: Neighbors that vote.
         encoder: Whose features (see `modicum.measurement.Features`).
+        utility: `hard`: the share of k votes for the right label; `soft`: its probability by those who vote.
+        truncate: The greatest error of a value that is accepted for speed, such as 0.01; exact when None.
     """
 
     k: int = 5
     encoder: str = "inputs"
+    utility: Literal["hard", "soft"] = "hard"
+    truncate: float | None = None
 
     card: ClassVar[Card] = Card(
         key="knn-shapley",
@@ -225,17 +218,11 @@ class KnnShapley:
         return (Features(self.encoder),)
 
     def score(self, data: Splits, ctx: Context, *measured: Any) -> Scores:
-        """Values in units of validation accuracy; charged for the distances, 2 d operations each and 3 d for norms."""
-        labels = labels_of("train", data.train, classes=2)
-        wanted = labels_of("valid", data.valid)
-        near = rows_of("train features", measured[0].train, data.train)
-        query = rows_of("valid features", measured[0].valid, data.valid)
-        order = by_id(data.train)
-        n, m, d = len(near), len(query), near.shape[1]
-        with ctx.ledger.clock("choose", self.card.key, extra_flops=2 * n * m * d + 2 * (n + m) * d + 3 * n * m):
-            values = np.empty(n)
-            moved = near.to(ctx.device)[order]
-            values[order] = (
-                knn_shapley(moved, labels[order], query.to(ctx.device), wanted, self.k).double().cpu().numpy()
-            )
-        return Scores(values, data.train.ids, self.card.key, "value", "validation accuracy", labels=labels.numpy())
+        """Values in units of validation accuracy, with their standard errors over the validation samples."""
+        targets = labels_of("train", data.train, classes=2), labels_of("valid", data.valid)
+        classes = data.train.classes or None
+
+        def values(near: Any, own: Any, query: Any, wanted: Any) -> Measured:
+            return _measure(near, own, query, wanted, self.k, self.utility, None, self.truncate, classes, errors=True)
+
+        return score_by_neighbors(self.card.key, "validation accuracy", data, ctx, measured[0], targets, values)
