@@ -15,7 +15,8 @@ SHARED = ("harness", "run")
 
 def main(names: list[str]) -> int:
     """Run them; the worst exit status."""
-    files = {path.stem: path for path in sorted(HERE.glob("*.py")) if path.stem not in SHARED}
+    found = sorted(path for path in HERE.rglob("*.py") if path.parent.name != "peers" and path.stem not in SHARED)
+    files = {path.stem: path for path in found}
     wrong = [name for name in names if name not in files]
     if wrong:
         print(f"benchmark {wrong[0]!r} is unknown; expected {', '.join(files)}", file=sys.stderr)

@@ -301,6 +301,12 @@ def evidence_lines(key: str, kind: type[Any], claims: list[dict[str, Any]] | Non
     return lines
 
 
+def _script(name: str) -> str:
+    """The benchmark that wrote these results; those of a family begin with its name."""
+    scripts = {path.stem: path.relative_to(DOCS.parent) for path in (DOCS.parent / "bench").rglob("*.py")}
+    return str(scripts.get(name) or scripts[name.partition("_")[2]])
+
+
 def benchmarks_page() -> str:
     """The tables of bench/results, as they were measured."""
     parts = [
@@ -318,7 +324,7 @@ def benchmarks_page() -> str:
         parts += ["", f"## {found.get('what', found['benchmark'])}", ""]
         parts += [
             f"Against {against}." if against else "",
-            f"`python bench/{path.stem}.py`, {where['processor']}, {where['cores']} cores, "
+            f"`python {_script(path.stem)}`, {where['processor']}, {where['cores']} cores, "
             f"{where['threads']} threads, Python {where['python']}, torch {where['torch']}, NumPy {where['numpy']}.",
             "",
         ]
