@@ -29,6 +29,15 @@ BOOT = (
     "document.documentElement.classList.add('js');"
     "try{const t=localStorage.getItem('modicum-theme');if(t)document.documentElement.dataset.theme=t}catch{}"
 )
+SECTIONS = {
+    "frontier": "Frontier",
+    "table": "Results",
+    "choosing": "Choosing",
+    "scores": "Scores",
+    "samples": "Samples",
+    "classes": "Classes",
+    "settings": "Settings",
+}
 VERDICTS = {"method": "A method pays here", "control": "A control is enough here", "none": "Nothing reaches the target"}
 
 
@@ -53,22 +62,45 @@ def page(content: ReportContent) -> str:
     """
     from plotly.offline import get_plotlyjs
 
-    return document("page.html", _parts(content), plotly=get_plotlyjs(), script=_read("page.js"))
+    drawn = {"plotly": get_plotlyjs(), "script": _read("page.js")}
+    return document("page.html", _parts(content), SECTIONS, drawn, chart_data(content, looks(content.rows)))
 
 
-def document(template: str, parts: Mapping[str, str], **scripts: str) -> str:
-    """A template with its parts filled in, and a policy that allows its scripts and nothing else.
+def document(
+    template: str,
+    parts: Mapping[str, str],
+    sections: Mapping[str, str],
+    scripts: Mapping[str, str] | None = None,
+    content: Any = None,
+) -> str:
+    """A page: the shell that all share around a template, and a policy that allows its scripts and nothing else.
 
     Args:
-        template: File name in this folder.
-        parts: Escaped text for each `{{name}}` in it.
-        scripts: What runs on the page beside what every page runs.
+        template: File name in this folder, of what stands between header and footer.
+        parts: Escaped text for each `{{name}}` in it, and the `title`.
+        sections: What its sections are called, by their ids.
+        scripts: What runs on the page beside what runs on every page.
+        content: What the scripts read, as plain values.
     """
-    every = {"boot": BOOT, "common": _read("common.js"), **scripts}
-    hashes = " ".join(f"'sha256-{_hash(s)}'" for s in every.values())
+    scripts = scripts or {}
+    first = {"boot": BOOT, "common": _read("common.js")}
+    hashes = " ".join(f"'sha256-{_hash(s)}'" for s in [*first.values(), *scripts.values()])
     policy = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
-    shown = {**parts, **every, "policy": policy, "style": _read("page.css")}
-    return re.sub(r"\{\{(\w+)\}\}", lambda m: shown[m[1]], _read(template))
+    data = "" if content is None else f'<script type="application/json" id="content">{script_json(content)}</script>\n'
+    shell = {
+        "title": parts["title"],
+        "policy": policy,
+        "style": _read("page.css"),
+        "nav": "".join(f'<li><a href="#{key}">{name}</a></li>\n' for key, name in sections.items()),
+        "main": _filled(template, parts),
+        "scripts": data + "\n".join(f"<script>{script}</script>" for script in scripts.values()),
+        **first,
+    }
+    return _filled("shell.html", shell)
+
+
+def _filled(template: str, parts: Mapping[str, str]) -> str:
+    return re.sub(r"\{\{(\w+)\}\}", lambda m: parts[m[1]], _read(template))
 
 
 def _read(name: str) -> str:
@@ -109,7 +141,6 @@ def _parts(content: ReportContent) -> dict[str, str]:
         "settings": settings_lists(content.settings),
         "uncounted": _uncounted(content.uncounted),
         "command": escape(content.command),
-        "json": script_json(chart_data(content, series)),
     }
 
 

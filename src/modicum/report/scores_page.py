@@ -114,7 +114,6 @@ def scores_page(content: ScoresContent) -> str:
         "detail": escape(content.detail),
         "facts": facts,
         "warnings": notice(content.data.warnings),
-        "detection_link": '<li><a href="#wrong">Wrong labels</a></li>' if content.detection else "",
         "curves_text": _curves_text(content.curves, first, last),
         "curves": _curves(content.curves, first, last) if content.curves else none("No curves were asked for."),
         "detection": _detection(content.detection) if content.detection else "",
@@ -128,7 +127,9 @@ def scores_page(content: ScoresContent) -> str:
         "settings": settings_lists(content.settings),
         "command": escape(content.command),
     }
-    return document("scores.html", parts)
+    wrong = {"wrong": "Wrong labels"} if content.detection else {}
+    sections = {"curves": "Curves", **wrong, "scores": "Scores", "samples": "Samples", "classes": "Classes"}
+    return document("scores.html", parts, {**sections, "settings": "Settings"})
 
 
 def _curves_text(curves: CurveSummary | None, first: str, last: str) -> str:
