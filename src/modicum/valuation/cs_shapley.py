@@ -62,7 +62,7 @@ def cs_shapley(
     targets: Array,
     wanted: Array,
     generator: torch.Generator,
-    permutations: int = 100,
+    permutations: int = 300,
     antithetic: bool = True,
     normalize: bool = True,
 ) -> Estimate:
@@ -300,7 +300,7 @@ class CsShapley:
         normalize: See `cs_shapley`.
     """
 
-    permutations: int = 100
+    permutations: int = 300
     learner: str = "ridge"
     encoder: str = "inputs"
     antithetic: bool = True

@@ -79,8 +79,8 @@ def ridge_loo(
     residuals R, `u_i = V A^-1 x_i` and `g_i = s_i r_i / (1 - h_i)`, the loss changes by
     `(2 u_i^T R g_i + ||u_i||^2 ||g_i||^2) / m`, which needs only `V^T R` and `V^T V`.
 
-    Time is O((n + m) P^2 + P^3), with P at most n + 1 columns; memory a few matrices (P, P), the results (n, c) in double
-    precision three times, and blocks of 2^21 numbers, about 100 MB.
+    Time is O((n + m) P^2 + P^3), with P at most n + 1 columns; memory 8 n (d + 3 c) bytes for the features and the
+    results in double precision, a few matrices (P, P), and blocks of 2^21 numbers, about 100 MB.
     A is never formed: a QR factorization of the rows, a block at a time, keeps the digits that squaring would lose.
 
     Args:

@@ -30,7 +30,7 @@ CONSTANT = 1e-12  # relative spread below which a direction is constant
 def volume(features: Array) -> float:
     """The logarithm of the volume that samples span, `log Vol(X) = log sqrt(det(X^T X))`.
 
-    Time is O(n d^2), memory that of the features in double precision.
+    Time is O(n d^2), memory 40 n d bytes: the features in double precision a few times.
 
     Args:
         features: (n, d) finite numbers, centered by whatever all sets have in common.
@@ -162,7 +162,7 @@ def volume_leave_one_out(features: Array) -> Array:
 
     `log Vol(X) - log Vol(X_{-i}) = -1/2 log(1 - h_i)` with the leverage `h_i = x_i^T (X^T X)^-1 x_i`.
 
-    Time is O(n d^2), memory that of the features in double precision.
+    Time is O(n d^2), memory 40 n d bytes: the features in double precision a few times.
 
     Args:
         features: (n, d), of rank d.
