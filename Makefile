@@ -23,10 +23,11 @@ evidence: $(READY)
 bench: $(READY) .venv-peers/.installed
 	$(BIN)/python bench/run.py
 
-# The peers of bench/ that need older packages than modicum; never needed to use or test modicum.
+# The peers of bench/, some of which need older packages than modicum; never needed to use or test modicum.
 .venv-peers/.installed:
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/pip install --quiet --disable-pip-version-check 'pydvl==0.10.0' 'numpy<2'
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check \
+		'pydvl==0.10.0' 'numpy<2' 'traker==0.3.2' 'kronfluence==1.0.1' 'torch==2.13.0'
 	touch $@
 
 docs: $(READY)

@@ -67,7 +67,7 @@ def main() -> int:
     """Compare the answers, then the times."""
     parser = argparse.ArgumentParser(description=__doc__)
     here = Path(__file__).resolve().parents[2]
-    peer_python, data = here / ".venv-kronfluence" / "bin" / "python", here.parent / "shared" / "data" / "mnist.npz"
+    peer_python, data = here / ".venv-peers" / "bin" / "python", here.parent / "shared" / "data" / "mnist.npz"
     parser.add_argument("--peer-python", default=str(peer_python), help="python of an environment with kronfluence")
     parser.add_argument("--data", type=Path, default=data if data.is_file() else None, help=".npz such as MNIST")
     parser.add_argument("--train", type=int, default=4000, help="training samples")

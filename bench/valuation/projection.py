@@ -50,7 +50,7 @@ def gram_error(projected: Tensor, gradients: Tensor) -> float:
 def main() -> int:
     """Compare the errors, then the times."""
     parser = argparse.ArgumentParser(description=__doc__)
-    peer_python = Path(__file__).resolve().parents[2] / ".venv-trak" / "bin" / "python"
+    peer_python = Path(__file__).resolve().parents[2] / ".venv-peers" / "bin" / "python"
     parser.add_argument("--peer-python", default=str(peer_python), help="python of an environment with traker")
     parser.add_argument("--hidden", type=int, nargs="+", default=[128, 512], help="width of the network, one row each")
     parser.add_argument("--samples", type=int, default=128)
