@@ -2,6 +2,8 @@
 
     python docs/labels.py [SET ...]
 
+Rows that are there already are kept; delete the JSON to measure them again.
+
 CIFAR-10 with the labels of one annotator (17 % wrong), and with the worst of three (40 % wrong), read from
 `../shared/data`. Methods that read features read those of a ConvNet trained on the same wrong labels. The validation
 labels are as wrong as the training labels. Each row is what `modicum score ... --truth label --json` printed.
@@ -48,7 +50,6 @@ METHODS = (
     f"data-shapley({ENCODED})",
     f"data-banzhaf({ENCODED})",
     f"beta-shapley({ENCODED})",
-    f"datamodels({ENCODED})",
     "aum",
     "el2n(runs=2)",
     "forgetting(runs=1)",
@@ -65,7 +66,7 @@ def run(label: str, method: str) -> dict[str, Any]:
     started = time.perf_counter()
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        return {"method": method, "error": done.stderr.strip().splitlines()[-1]}
+        return {"method": method, "error": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]}
     answer = json.loads(done.stdout)
     found = answer["detection"]
     return {
@@ -90,7 +91,7 @@ def page() -> str:
         "wrong labels among as many most suspicious samples as there are wrong ones; *AUROC* the probability that a wrong label is "
         "more suspicious than a right one (0.5: no better than chance). Methods that read features read those of a ConvNet trained "
         "on the same wrong labels; the validation labels are as wrong. *Seconds* are those of the command, measurements that an "
-        "earlier row had made already not made again.",
+        "earlier row had made already not made again; other work ran on the machine meanwhile.",
     ]
     for name, (label, title) in SETS.items():
         path = HERE / "results" / f"labels-{name}.json"
@@ -116,12 +117,14 @@ def main(names: list[str]) -> None:
     """Run the named sets, or all, and write the page."""
     (HERE / "results").mkdir(exist_ok=True)
     for name in names or SETS:
-        rows = []
-        for method in METHODS:
+        path = HERE / "results" / f"labels-{name}.json"
+        before = json.loads(path.read_text()) if path.is_file() else {"recipe": None}
+        rows = before["rows"] if before["recipe"] == RECIPE else []
+        for method in [m for m in METHODS if m not in {row["method"] for row in rows}]:
             rows.append(run(SETS[name][0], method))
             print(rows[-1], flush=True)
             stored = {"set": name, "recipe": RECIPE, "environment": environment(), "rows": rows}
-            (HERE / "results" / f"labels-{name}.json").write_text(json.dumps(stored, indent=1) + "\n")
+            path.write_text(json.dumps(stored, indent=1) + "\n")
     (HERE / "labels.md").write_text(page())
 
 
