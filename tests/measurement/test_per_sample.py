@@ -265,16 +265,17 @@ def test_what_has_a_formula():
 
 def test_norms_and_products_do_not_form_the_gradients():
     code = """
-import resource, torch
+import torch
+from modicum.ledger import peak_bytes
 from modicum.measurement.per_sample import gradient_norms, gradient_products
 from modicum.models.simple import MLP
 torch.set_num_threads(1)
 model, x, y = MLP((256,), 10, hidden=700), torch.randn(600, 256), torch.arange(600) % 10
 p = sum(q.numel() for q in model.parameters())
 gradient_norms(model, x[:300], y[:300]), gradient_products(model, x[:300], y[:300], torch.ones(p))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_bytes() // 1024
 gradient_norms(model, x, y), gradient_products(model, x, y, torch.ones(p))
-print(p, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(p, peak_bytes() // 1024 - before)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     p, grown = map(int, out.split())

@@ -498,7 +498,8 @@ def test_no_features_are_made_for_a_network(monkeypatch):
 @pytest.mark.slow
 def test_memory_is_that_of_a_block():
     code = """
-import resource, sys, torch
+import sys, torch
+from modicum.ledger import peak_bytes
 from modicum.measurement.learners import Problem, make_learner
 from modicum.measurement.utilities import Utility
 n, b = 1000, int(sys.argv[1])
@@ -506,7 +507,7 @@ draw = torch.Generator().manual_seed(0)
 x, y = torch.randn(n, 32, generator=draw).double(), torch.arange(n) % 5
 utility = Utility(Problem(x, y, x[:100], y[:100], 5), make_learner("ridge"))
 utility.values(torch.rand(b, n, generator=draw) < 0.5)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peak_bytes() // 1024)
 """
     peaks = [int(subprocess.check_output([sys.executable, "-c", code, b])) for b in ("4000", "12000")]
     assert peaks[1] < peaks[0] + 8000 * 1000 * 6 / 1024  # masks, as bytes and while they are drawn

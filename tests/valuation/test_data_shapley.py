@@ -252,7 +252,8 @@ def test_two_samples_of_two_classes():
 
 
 PEAK = """
-import resource, sys, torch
+import sys, torch
+from modicum.ledger import peak_bytes
 from modicum.measurement.learners import Problem, Ridge
 from modicum.measurement.utilities import Utility
 from modicum.valuation import tmc_shapley
@@ -260,9 +261,9 @@ draw = torch.Generator().manual_seed(0)
 def run(n, d, m, c):
     x, q = (torch.randn(k, d, dtype=torch.float64, generator=draw) for k in (n, m))
     utility = Utility(Problem(x, torch.arange(n) % c, q, torch.arange(m) % c, c), Ridge())
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes() // 1024
     tmc_shapley(utility, draw, 32, truncation="none")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return peak_bytes() // 1024 - before
 run(20, 5, 10, 2)
 print(run(*map(int, sys.argv[1:])) * 1024)
 """

@@ -225,6 +225,7 @@ def test_a_utility_of_other_samples_is_refused(iris):
 
 PEAK = """
 import resource, sys, torch
+from modicum.ledger import peak_bytes
 from modicum.valuation.datamodels import _mean_weights
 torch.set_num_threads(1)
 draw = torch.Generator().manual_seed(0)
@@ -234,7 +235,7 @@ _mean_weights(*case(60, 20, 3), None, 0.0)
 given = case(*map(int, sys.argv[1:]))
 before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
 _mean_weights(*given, None, 0.0)
-print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak_bytes() - before)
 """
 
 

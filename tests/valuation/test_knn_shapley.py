@@ -296,6 +296,7 @@ def test_one_validation_point_gives_no_standard_error():
 
 PEAK = """
 import resource, sys, warnings
+from modicum.ledger import peak_bytes
 import numpy as np, torch
 from modicum import valuation
 warnings.simplefilter("ignore")
@@ -312,7 +313,7 @@ getattr(valuation, name)(*case(3000, 30), **options)
 given = case(n, m)
 before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
 getattr(valuation, name)(*given, **options)
-print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak_bytes() - before)
 """
 
 
@@ -333,11 +334,12 @@ def test_memory_is_what_the_formula_says(name, n, m, threads):
 def test_memory_does_not_grow_with_validation_points():
     code = """
 import resource, sys, numpy as np
+from modicum.ledger import peak_bytes
 from modicum.valuation import knn_shapley
 draw = np.random.default_rng(0)
 n, m = 20_000, int(sys.argv[1])
 knn_shapley(draw.normal(size=(n, 32)).astype("f4"), draw.integers(0, 9, n), draw.normal(size=(m, 32)).astype("f4"), draw.integers(0, 9, m))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peak_bytes() // 1024)
 """
     peaks = [int(subprocess.check_output([sys.executable, "-c", code, m])) for m in ("300", "3000")]
     assert peaks[1] < 1.25 * peaks[0]

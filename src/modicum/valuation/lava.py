@@ -57,7 +57,7 @@ def lava(
 
     Time is about 80 passes over the n m costs, 15 of them with n m min(n, m) operations, and 35 over the n^2; annealed, 20
     passes over n m and 10 over n^2. Memory is that of the features in double precision, min(n, m)^2 numbers up to 128 MB,
-    and about 100 MB of blocks.
+    the n m costs up to 34 MB, and about 100 MB of blocks.
 
     Args:
         train_features: (n, d) finite numbers, n >= 2.
