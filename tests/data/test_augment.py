@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modicum.context import generator
-from modicum.data.augment import Crop, Cutout, Draw, make_augment, mixed_loss, mixed_targets
+from modicum.data import Crop, Cutout, Draw, make_augment, mixed_loss, mixed_targets
 from modicum.errors import ModicumError, TrainingError
 
 SHAPE = (3, 8, 10)
@@ -167,7 +167,7 @@ def test_errors_of_use() -> None:
     mix, crop = make_augment(("mixup",), SHAPE), make_augment(("crop",), SHAPE)
     with pytest.raises(TrainingError, match="mixup changes the targets too"):
         mix(batch(), generator(0))
-    with pytest.raises(TrainingError, match="mixup pairs inputs of the whole batch"):
+    with pytest.raises(TrainingError, match="mixup and cutmix pair inputs of the whole batch"):
         mix.draw(6, generator(0))[:3]
     with pytest.raises(TrainingError, match=r"shape \(6, 3, 8, 10\) does not fit .* drawn for 5"):
         crop.apply(batch(), crop.draw(5, generator(0)))

@@ -29,9 +29,10 @@ def infer_task(raw: Raw, task: Task | None) -> Task:
         return "unlabeled"
     _check_present(raw, labels)
     number = labels.dtype.kind in "iufb"
-    if task == "regression" and (labels.ndim != 1 or not number):
+    if task == "regression" and (labels.ndim > 2 or not number):
         raise DataError(
-            f"{raw.source}: task='regression' needs one column of numbers, got {labels.dtype} of shape {labels.shape}"
+            f"{raw.source}: task='regression' needs one or more columns of numbers, got {labels.dtype} of shape "
+            f"{labels.shape}"
         )
     if task is not None:
         return task

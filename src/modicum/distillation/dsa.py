@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modicum.data.augment import Color, Crop, Flip
+from modicum.data.geometry import Crop, Flip
+from modicum.data.pixels import Color
 from modicum.errors import ModicumError, TrainingError
 
 __all__ = ["FAMILIES", "Transforms", "apply_dsa", "draw_dsa", "parse_strategy"]
