@@ -79,6 +79,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "nesterov, cosine": {},
     "no momentum, constant": {"momentum": 0.0, "schedule": "constant", "weight_decay": 0.0},
     "adamw, one-cycle": {"optimizer": "adamw", "lr": 0.01, "schedule": "one-cycle", "weight_decay": 0.1},
+    "lars": {"optimizer": "lars", "lr": 0.5, "weight_decay": 0.1},
     "smoothed, clipped, averaged, warm": {"label_smoothing": 0.2, "clip": 0.3, "ema": 0.8, "warmup": 0.2},
     "steps": {"steps": 7},
     "part of an epoch": {"epochs": 1.4},

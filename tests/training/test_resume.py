@@ -149,6 +149,7 @@ def recipe_with(**options):
 CASES = {
     "sgd": (table(), PLAIN),
     "adamw": (table(), recipe_with(optimizer="adamw", lr=0.01, schedule="one-cycle")),
+    "lars": (table(), recipe_with(optimizer="lars", lr=0.5)),
     "ema": (table(), recipe_with(ema=0.9, clip=0.5, label_smoothing=0.1)),
     "bfloat16": (table(), recipe_with(precision="bfloat16")),
     "weights": (table(weights=torch.linspace(0.5, 1.5, N)), PLAIN),

@@ -85,7 +85,7 @@ def test_adamw_decays_apart_from_the_gradient():
         ({"steps": 2.5}, "recipe steps=2.5; expected an integer >= 1"),
         ({"batch_size": 0}, "recipe batch_size=0; expected an integer >= 1"),
         ({"batch_size": 16.0}, "recipe batch_size=16.0; expected an integer >= 1"),
-        ({"optimizer": "adam"}, "recipe optimizer='adam'; expected 'sgd' or 'adamw'"),
+        ({"optimizer": "adam"}, "recipe optimizer='adam'; expected 'sgd', 'adamw' or 'lars'"),
         ({"lr": 0}, "recipe lr=0; expected a number > 0"),
         ({"lr": float("nan")}, "recipe lr=nan"),
         ({"momentum": 1}, r"recipe momentum=1; expected a number in \[0, 1\)"),

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from modicum.context import Context, generator
-from modicum.data.augment import make_augment, mixed_targets
+from modicum.data.augment import make_augment
+from modicum.data.mixing import mixed_targets
 from modicum.dataset import Dataset
 from modicum.errors import TrainingError
 from modicum.flops import count_flops
@@ -31,9 +32,32 @@ from modicum.training.schedule import learning_rate, make_optimizer
 __all__ = ["Fit", "Objective", "Recorder", "fit"]
 
 Objective: TypeAlias = Callable[[nn.Module, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""What is differentiated in each step."""
 GATHERED_BYTES = 1 << 20  # batches are gathered together up to this size
 LIGHT_FLOPS = 20_000_000  # of a step
 RESIDENT_BYTES = 4 << 30  # inputs up to this size are standardized once and stay on the device
+
+
+class Hooks(Protocol):
+    """What an objective may have besides being called; each is optional."""
+
+    labels: bool
+    """Whether it reads the targets; True unless it says otherwise."""
+
+    description: str
+    """What it computes, so that a checkpoint made by another one is not continued."""
+
+    def mode(self, model: nn.Module) -> str:
+        """What the coming step computes, where not all steps cost the same."""
+        ...
+
+    def begin(self, model: nn.Module, batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]]) -> None:
+        """Once, before the first step; `batches(size)` goes over all data as (positions, standardized inputs)."""
+        ...
+
+    def after(self, model: nn.Module) -> None:
+        """After each update of the weights."""
+        ...
 
 
 class Recorder(Protocol):
@@ -98,7 +122,8 @@ def fit(
         ctx: Device, seed, ledger and store.
         sampler: Gives the positions and weights of an epoch; every sample once in a new order when None.
         objective: `(model, inputs, targets, indices) -> (losses (b,), outputs (b, c))`; cross-entropy with the
-            recipe's label smoothing, or squared error for regression, when None. One with a `state_dict` is saved.
+            recipe's label smoothing, or squared error for regression, when None. One with a `state_dict` is saved. It
+            may have more, see `Hooks`; where it reads no labels the targets are the positions of the samples.
         recorder: Sees every batch.
         stop_after: Stop after so many epochs of the schedule.
         name: Of the checkpoint in the store.
@@ -119,7 +144,7 @@ def fit(
     """
     ctx = ctx or Context()
     recipe = recipe or default_recipe(dataset)
-    if dataset.targets is None:
+    if dataset.targets is None and getattr(objective, "labels", True):
         raise TrainingError("dataset has no targets; fit needs labels, soft labels or regression targets")
     if not len(dataset):
         raise TrainingError("dataset has 0 samples; fit needs at least one")
@@ -182,6 +207,8 @@ def supervised(recipe: Recipe, dataset: Dataset) -> Objective:
 
 def _described(hook: object) -> list[object]:
     """The kind of a hook and its plain public fields, so that a checkpoint made with another one is not continued."""
+    if hasattr(hook, "description"):
+        return [type(hook).__qualname__, hook.description]
     fields = getattr(hook, "__dict__", {}) if hasattr(hook, "order") else {}
     plain = {k: v for k, v in fields.items() if k[0] != "_" and isinstance(v, (int, float, str, tuple))}
     return [getattr(hook, "__qualname__", type(hook).__qualname__), plain]
@@ -228,18 +255,21 @@ class _Run:
         self.ctx = self.group.context(ctx) if self.group else ctx
         self.n = len(dataset)
         self.batch = min(recipe.batch_size, self.n)
-        self.per_epoch = math.ceil(self.n / self.batch)
-        self.most_steps = recipe.steps_for(self.n)
+        self.sampler = self.sampler or Shuffle(self.n, ctx.seed)
+        visited = getattr(self.sampler, "size", self.n)
+        self.per_epoch = math.ceil(visited / self.batch)
+        self.most_steps = recipe.steps_for(visited)
         self.epochs = self.most_steps / self.per_epoch
         if self.stop_after is not None:
             self.most_steps = min(self.most_steps, self.stop_after * self.per_epoch)
-        self.sampler = self.sampler or Shuffle(self.n, ctx.seed)
-        self.draws = self.objective is not None or not isinstance(recipe.model, str)  # dropout, for example
+        asked = self.objective is not None or not isinstance(recipe.model, str)
         self.objective = self.objective or supervised(recipe, dataset)
-        self.augment = make_augment(recipe.augment, tuple(dataset.inputs.shape[1:])) if recipe.augment else None
+        shape = tuple(dataset.inputs.shape[1:])
+        self.augment = make_augment(recipe.augment, shape, dataset) if recipe.augment else None
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.layout = layout if dataset.inputs.ndim == 4 else torch.contiguous_format
         self.model = build(recipe.model, dataset, ctx.seed).to(self.device).train()
+        self.draws = asked or any("Drop" in type(module).__name__ for module in self.model.modules())
         if self.layout is torch.channels_last:
             self.model = self.model.to(memory_format=self.layout)  # type: ignore[call-overload]  # a gap in its stubs
         self.network = self.group.wrap(self.model) if self.group else self.model
@@ -249,9 +279,11 @@ class _Run:
         self.update_average = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
         self.loss_sum = torch.zeros((), device=self.device)
         self.source_seen = torch.zeros(len(dataset.info.sources), dtype=torch.int64)
-        self.counted: dict[tuple[int, ...], tuple[int, int]] = {}
+        self.counted: dict[tuple[tuple[int, ...], str], tuple[int, int]] = {}
         self.uncounted: set[str] = set()
-        self.targets = dataset.prepare_targets(self.device)
+        self.labels = getattr(self.objective, "labels", True)
+        self.mode, self.after = getattr(self.objective, "mode", None), getattr(self.objective, "after", None)
+        self.targets = dataset.prepare_targets(self.device) if self.labels else torch.arange(self.n, device=self.device)
         bytes_a_batch = 4 * self.batch * max(1, dataset.inputs[0].numel())
         self.together = max(1, GATHERED_BYTES // bytes_a_batch)
         self.gathered, self.length = (0, 0, dataset.inputs[:0], dataset.inputs[:0]), 0
@@ -263,6 +295,8 @@ class _Run:
 
     def step(self) -> bool:
         """One optimizer step; whether the run is finished."""
+        if not self.steps:
+            self._begin()
         if self.order is None:
             self._begin_epoch()
         assert self.order is not None
@@ -281,7 +315,7 @@ class _Run:
         rate = learning_rate(self.recipe, min(1.0, (self.epoch + share) / self.epochs))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        shape = tuple(inputs.shape)
+        shape = tuple(inputs.shape), "" if self.mode is None else self.mode(self.model)
         new = shape not in self.counted
         mixed = self.recipe.precision == "bfloat16"
         drawing = _drawing(self.device, self.ctx.seed, self.steps) if self.draws else nullcontext()
@@ -297,12 +331,15 @@ class _Run:
             parameter.grad = None
         with count_flops() if new else nullcontext() as backward:
             loss.backward()  # type: ignore[no-untyped-call]
-        if forward is not None and backward is not None:
-            self.counted[shape] = (forward.flops, backward.flops)
-            self.uncounted |= {*forward.uncounted, *backward.uncounted}
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         self.optimizer.step()
+        with count_flops() if new else nullcontext() as afterwards:
+            if self.after is not None:
+                self.after(self.model)
+        if forward is not None and backward is not None and afterwards is not None:
+            self.counted[shape] = (forward.flops + afterwards.flops, backward.flops)
+            self.uncounted |= {*forward.uncounted, *backward.uncounted, *afterwards.uncounted}
         if self.average:
             self.update_average(self.average, self.parameters, None)
         losses, outputs, counted = losses.detach(), outputs.detach(), self.counted[shape]
@@ -330,6 +367,21 @@ class _Run:
     def light(self) -> bool:
         """Whether a step is so small that a second thread gains nothing, and costs much where processors are shared."""
         return self.device.type == "cpu" and 0 < self.forward + self.backward < LIGHT_FLOPS * self.steps
+
+    def _begin(self) -> None:
+        begin = getattr(self.objective, "begin", None)
+        if begin is None:
+            return
+
+        def batches(size: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for part, inputs in self.dataset.batches(size):
+                self.seen += len(inputs)
+                yield torch.arange(part.start, part.stop), self.dataset.prepare(inputs, self.device)
+
+        with count_flops() as counter, _drawing(self.device, self.ctx.seed, -1):
+            begin(self.model, batches)
+        self.forward += counter.flops
+        self.uncounted |= {*counter.uncounted}
 
     def _begin_epoch(self) -> None:
         assert self.sampler is not None
@@ -399,7 +451,7 @@ class _Run:
             phase,
             what,
             samples=self.seen,
-            labels=self.n,
+            labels=self.n if self.labels else 0,
             forward_flops=self.forward,
             backward_flops=self.backward,
             seconds=seconds,

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from modicum.context import Context, generator
-from modicum.data.augment import make_augment, mixed_targets
+from modicum.data.augment import make_augment
+from modicum.data.mixing import mixed_targets
 from modicum.dataset import Dataset, Indices
 from modicum.errors import TrainingError
 from modicum.flops import FlopTable
@@ -226,7 +227,8 @@ class _Stack:
         self.chain = chain_of(self.template) if simple else []
         self.blocks = list(self._blocks())
         self.leaves: dict[str, Tensor] = {}
-        self.augment = make_augment(recipe.augment, tuple(pool.dataset.inputs.shape[1:])) if recipe.augment else None
+        shape = tuple(pool.dataset.inputs.shape[1:])
+        self.augment = make_augment(recipe.augment, shape, pool.dataset) if recipe.augment else None
         self.width = max(job.batch for job in self.jobs)
         longest = max(job.per_epoch for job in self.jobs)
         self.order = torch.zeros(len(jobs), longest, self.width, dtype=torch.int64)
@@ -243,7 +245,7 @@ class _Stack:
             size, job = len(list(group)), self.jobs[first]
             part = [p[first : first + size] for p in self.stacked.values()]
             epochs = steps / job.per_epoch
-            optimizer = make_optimizer(self.recipe, part)
+            optimizer = make_optimizer(self.recipe, part, stacked=True)
             yield _Block(first, first + size, steps, job.per_epoch, epochs, job.batch, n, part, optimizer)
             first += size
 

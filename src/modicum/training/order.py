@@ -17,7 +17,10 @@ __all__ = ["Mixture", "Sampler", "Shuffle", "permutation"]
 
 
 class Sampler(Protocol):
-    """Gives the positions of an epoch, and may learn from the losses."""
+    """Gives the positions of an epoch, and may learn from the losses.
+
+    Where it visits another number of samples an epoch than there are, by plan and not by what it learned, `size` says so.
+    """
 
     def order(self, epoch: int) -> tuple[Tensor, Tensor | None]:
         """Positions to visit in this epoch, in order, and their weights in the loss (None: all one)."""

@@ -22,10 +22,10 @@ class Recipe:
         epochs: Passes over the data; fractions are allowed.
         steps: Optimizer steps, instead of epochs.
         batch_size: Samples a step.
-        optimizer: `sgd` or `adamw`.
+        optimizer: `sgd`, `adamw` or `lars`.
         lr: Learning rate at its highest.
-        momentum: Of SGD (Nesterov), or beta1 of AdamW.
-        weight_decay: L2 coefficient of SGD, decoupled decay of AdamW.
+        momentum: Of SGD (Nesterov) and LARS, or beta1 of AdamW.
+        weight_decay: L2 coefficient of SGD and LARS, decoupled decay of AdamW.
         schedule: `cosine` to zero, `one-cycle` (linear up, linear down) or `constant`.
         warmup: Share of the run in which the learning rate rises linearly; one-cycle uses 0.3 when it is 0.
         label_smoothing: Probability mass spread over all classes.
@@ -47,7 +47,7 @@ class Recipe:
     epochs: float = 20.0
     steps: int | None = None
     batch_size: int = 128
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw", "lars"] = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -65,7 +65,7 @@ class Recipe:
             ("epochs", 0 < self.epochs < math.inf, "a number > 0"),
             ("steps", self.steps is None or (isinstance(self.steps, int) and self.steps >= 1), "an integer >= 1"),
             ("batch_size", isinstance(self.batch_size, int) and self.batch_size >= 1, "an integer >= 1"),
-            ("optimizer", self.optimizer in ("sgd", "adamw"), "'sgd' or 'adamw'"),
+            ("optimizer", self.optimizer in ("sgd", "adamw", "lars"), "'sgd', 'adamw' or 'lars'"),
             ("lr", 0 < self.lr < math.inf, "a number > 0"),
             ("momentum", 0 <= self.momentum < 1, "a number in [0, 1)"),
             ("weight_decay", self.weight_decay >= 0, "a number >= 0"),

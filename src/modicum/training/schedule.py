@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from modicum.training.lars import LARS
 from modicum.training.recipe import Recipe
 
 __all__ = ["learning_rate", "make_optimizer"]
@@ -36,8 +37,13 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
     return recipe.lr * ((1 - rest) if recipe.schedule == "one-cycle" else (1 + math.cos(math.pi * rest)) / 2)
 
 
-def make_optimizer(recipe: Recipe, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW, in PyTorch's fused form.
+def make_optimizer(recipe: Recipe, parameters: Iterable[Tensor], *, stacked: bool = False) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum, or AdamW, in PyTorch's fused form; or LARS.
+
+    Args:
+        recipe: Gives optimizer, lr, momentum and weight_decay.
+        parameters: What is optimized.
+        stacked: Whether the first dimension of every parameter counts models.
 
     Example:
         >>> type(make_optimizer(Recipe(optimizer="adamw"), [torch.zeros(2, requires_grad=True)])).__name__
@@ -48,6 +54,8 @@ def make_optimizer(recipe: Recipe, parameters: Iterable[Tensor]) -> torch.optim.
     if recipe.optimizer == "adamw":
         betas = (recipe.momentum, 0.999)
         return torch.optim.AdamW(parameters, recipe.lr, betas, weight_decay=recipe.weight_decay, fused=fused)
+    if recipe.optimizer == "lars":
+        return LARS(parameters, recipe.lr, recipe.momentum, recipe.weight_decay, stacked=stacked)
     nesterov = recipe.momentum > 0
     return torch.optim.SGD(
         parameters, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=nesterov, fused=fused
