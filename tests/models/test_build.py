@@ -43,7 +43,7 @@ def test_every_architecture_is_a_head_on_features(name: str, kind: str) -> None:
     assert model(x).shape == (3, 3)
     torch.testing.assert_close(model.head(f), model(x), rtol=0, atol=0)
     assert not any(isinstance(m, nn.modules.dropout._DropoutNd) for m in model.modules())
-    if not name.startswith("resnet"):
+    if name not in ("resnet9", "resnet18", "scatnet"):
         assert not list(model.buffers())
 
 
@@ -89,7 +89,7 @@ def test_one_output_for_a_regression() -> None:
     assert build("mlp", data)(data.inputs).shape == (3, 1)
 
 
-@pytest.mark.parametrize("name, kind", [e for e in EVERY if not e[0].startswith("resnet")])
+@pytest.mark.parametrize("name, kind", [e for e in EVERY if e[0] not in ("resnet9", "resnet18", "scatnet")])
 def test_many_at_once_equal_one_after_another(name: str, kind: str) -> None:
     data = DATA[kind]()
     x = data.prepare(data.inputs)

@@ -2,21 +2,34 @@
 
 from modicum.models.base import Network, features
 from modicum.models.build import ARCHITECTURES, build
+from modicum.models.cct import cct, cvt, vit_lite
+from modicum.models.compact import CompactTransformer, SequencePool
 from modicum.models.convnet import ConvNet
+from modicum.models.experts import ExpertTransformer
 from modicum.models.resnet import ResNet9, ResNet18
+from modicum.models.scatnet import ScatNet
+from modicum.models.scattering import Scattering
 from modicum.models.simple import MLP, Linear
 from modicum.models.text import Bag, Transformer
 
 __all__ = [
     "ARCHITECTURES",
-    "MLP",
     "Bag",
+    "CompactTransformer",
     "ConvNet",
+    "ExpertTransformer",
     "Linear",
+    "MLP",
     "Network",
     "ResNet18",
     "ResNet9",
+    "ScatNet",
+    "Scattering",
+    "SequencePool",
     "Transformer",
     "build",
+    "cct",
+    "cvt",
     "features",
+    "vit_lite",
 ]

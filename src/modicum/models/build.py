@@ -12,8 +12,10 @@ from torch import nn
 
 from modicum.dataset import Dataset
 from modicum.errors import DataError, ModicumError
+from modicum.models.cct import cct, cvt, vit_lite
 from modicum.models.convnet import ConvNet, depth_for
 from modicum.models.resnet import ResNet9, ResNet18
+from modicum.models.scatnet import ScatNet
 from modicum.models.simple import MLP, Linear
 from modicum.models.text import Bag, Transformer
 from modicum.spec import format_call, parse_call
@@ -26,13 +28,19 @@ ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "convnet": (ConvNet, ("image",)),
     "resnet9": (ResNet9, ("image",)),
     "resnet18": (ResNet18, ("image",)),
+    "cct": (cct, ("image",)),
+    "cvt": (cvt, ("image",)),
+    "vit-lite": (vit_lite, ("image",)),
+    "scatnet": (ScatNet, ("image",)),
     "bag": (Bag, ("text",)),
     "transformer": (Transformer, ("text",)),
 }
 """Architectures by name, and the kinds of data each is for."""
 
 
-def build(model: str | Callable[[], nn.Module], data: Dataset, seed: int = 0) -> nn.Module:
+def build(
+    model: str | Callable[[], nn.Module], data: Dataset, seed: int = 0, *, outputs: int | None = None
+) -> nn.Module:
     """A new network for a data set.
 
     Its weights are PyTorch's default initialization under the seed; no other random state is read or changed.
@@ -42,6 +50,7 @@ def build(model: str | Callable[[], nn.Module], data: Dataset, seed: int = 0) ->
             `() -> nn.Module`.
         data: Gives the shape of the inputs and the number of outputs: of classes, or 1 for regression.
         seed: Of the initial weights.
+        outputs: Width of the last layer, instead of that which the data ask for.
 
     Returns:
         The network, on the CPU in float32.
@@ -56,7 +65,7 @@ def build(model: str | Callable[[], nn.Module], data: Dataset, seed: int = 0) ->
         >>> build("mlp(hidden=16)", data)(data.inputs).shape
         torch.Size([4, 2])
     """
-    make = _factory(model, data) if isinstance(model, str) else model
+    make = _factory(model, data, outputs) if isinstance(model, str) else model
     if not callable(make) or isinstance(make, nn.Module):
         raise ModicumError(
             f"model is a {type(model).__name__}; expected a name such as 'mlp' or a factory () -> nn.Module, because "
@@ -81,7 +90,7 @@ def choose(data: Dataset) -> str:
     return "convnet(width=32)" if depth_for(sides, 0) else "resnet9(norm='instance')"
 
 
-def _factory(text: str, data: Dataset) -> Callable[[], nn.Module]:
+def _factory(text: str, data: Dataset, outputs: int | None) -> Callable[[], nn.Module]:
     name, options = parse_call(text)
     if name == "auto":
         if options:
@@ -103,12 +112,13 @@ def _factory(text: str, data: Dataset) -> Callable[[], nn.Module]:
             f"use {', '.join(fitting)}"
         )
     sizes = _sizes(data)
-    if data.classes < 1:
+    outputs = data.classes if outputs is None else outputs
+    if outputs < 1:
         raise DataError(
             f"model {format_call(name, options)!r} needs to know the number of classes, but this {data.info.task} data "
             "set names none; set info.classes"
         )
-    return lambda: kind(*sizes, data.classes, **options)
+    return lambda: kind(*sizes, outputs, **options)
 
 
 def _sizes(data: Dataset) -> tuple[Any, ...]:

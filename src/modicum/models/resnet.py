@@ -91,7 +91,7 @@ class ResNet18(Network):
         stages = [
             block
             for a, b, stride in zip(widths, widths[1:], (1, 2, 2, 2), strict=False)
-            for block in (_Block(a, b, stride, make_norm), _Block(b, b, 1, make_norm))
+            for block in (Block(a, b, stride, make_norm), Block(b, b, 1, make_norm))
         ]
         stem = [nn.Conv2d(shape[0], width, 3, padding=1, bias=False), make_norm(width), nn.ReLU()]
         self.body = nn.Sequential(*stem, *stages)
@@ -113,7 +113,9 @@ class _Residual(nn.Module):
         return out
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
+    """Two 3x3 convolutions around which the input passes, projected where the shape changes."""
+
     def __init__(self, inside: int, outside: int, stride: int, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
         self.body = nn.Sequential(

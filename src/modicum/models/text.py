@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from modicum.errors import ModicumError
 from modicum.models.base import Network, positive
 
-__all__ = ["Bag", "Transformer"]
+__all__ = ["Bag", "Block", "Transformer", "mean_of_tokens"]
 
 
 class Bag(Network):
@@ -40,7 +40,7 @@ class Bag(Network):
 
     def features(self, x: Tensor) -> Tensor:
         """(n, width) the hidden layer."""
-        out: Tensor = self.body(_mean(self.embedding(x), x != 0))
+        out: Tensor = self.body(mean_of_tokens(self.embedding(x), x != 0))
         return out
 
 
@@ -77,20 +77,48 @@ class Transformer(Network):
             raise ModicumError(f"model option heads={heads} must divide width={width}")
         self.embedding = nn.Embedding(vocabulary, width)
         self.positions = nn.Parameter(torch.randn(length, width) * 0.02)
-        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, outputs)
 
-    def features(self, x: Tensor) -> Tensor:
-        """(n, width) the mean of the last block over the tokens that are there."""
-        present = x != 0
-        h = self.embedding(x) + self.positions[: x.shape[1]]
+    def embed(self, x: Tensor) -> Tensor:
+        """(n, length, width) embeddings of token numbers, positions added."""
+        h: Tensor = self.embedding(x) + self.positions[: x.shape[1]]
+        return h
+
+    def encode(self, h: Tensor, present: Tensor) -> Tensor:
+        """(n, length, width) the normalized last block.
+
+        Args:
+            h: (n, length, width) embedded tokens.
+            present: (n, length) which tokens are there; the others are not attended to.
+        """
         for block in self.blocks:
             h = block(h, present)
-        return _mean(self.norm(h), present)
+        out: Tensor = self.norm(h)
+        return out
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """(n, length, width) the state of each token after the last block."""
+        return self.encode(self.embed(x), x != 0)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(n, width) the mean of the last block over the tokens that are there."""
+        return mean_of_tokens(self.tokens(x), x != 0)
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
+    """Self-attention, then two linear layers, each on what is normalized and added to what came in.
+
+    Args:
+        width: Of the embeddings; the hidden layer has four times as many units.
+        heads: Attention heads; they divide the width.
+
+    Example:
+        >>> Block(8, 2)(torch.rand(3, 5, 8), torch.ones(3, 5, dtype=torch.bool)).shape
+        torch.Size([3, 5, 8])
+    """
+
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -99,17 +127,29 @@ class _Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, h: Tensor, present: Tensor) -> Tensor:
+        """(n, length, width) from (n, length, width) and (n, length), the tokens that are there."""
+        h = self.attend(h, present)
+        out: Tensor = h + self.mlp(self.between(h))
+        return out
+
+    def attend(self, h: Tensor, present: Tensor) -> Tensor:
+        """The first half."""
         n, length, width = h.shape
         # matrix products rather than the fused kernel: they batch over many models and their operations are counted
         q, k, v = self.qkv(self.before(h)).reshape(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         attention = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
         # the lowest number rather than minus infinity: a row of nothing but padding must not become NaN
-        attention = attention.masked_fill(~present[:, None, None], torch.finfo(h.dtype).min).softmax(-1)
-        h = h + self.out((attention @ v).transpose(1, 2).reshape(n, length, width))
-        out: Tensor = h + self.mlp(self.between(h))
+        attention = attention.masked_fill(~present[:, None, None], torch.finfo(attention.dtype).min).softmax(-1)
+        out: Tensor = h + self.out((attention @ v).transpose(1, 2).reshape(n, length, width))
         return out
 
 
-def _mean(h: Tensor, present: Tensor) -> Tensor:
+def mean_of_tokens(h: Tensor, present: Tensor) -> Tensor:
+    """(n, d) the mean of (n, length, d) over the tokens that are there, zero where there is none.
+
+    Example:
+        >>> mean_of_tokens(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[True, True, False]])).tolist()
+        [[2.0]]
+    """
     mask = present.unsqueeze(-1).to(h.dtype)
     return (h * mask).sum(1) / mask.sum(1).clamp(min=1)
