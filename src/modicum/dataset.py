@@ -156,9 +156,9 @@ class Dataset:
 
     @property
     def classes(self) -> int:
-        """Number of classes; 1 output for regression."""
+        """Number of classes; for regression that of the columns of the targets."""
         if self.info.task == "regression":
-            return 1
+            return 1 if self.targets is None or self.targets.ndim == 1 else self.targets.shape[1]
         if self.info.classes:
             return len(self.info.classes)
         return 0

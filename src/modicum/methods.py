@@ -17,6 +17,7 @@ from modicum.spec import format_call, parse_call
 if TYPE_CHECKING:
     from modicum.context import Context
     from modicum.dataset import Dataset, Splits
+    from modicum.pretraining.learner import Backbone, Learner, Plan
     from modicum.training.order import Sampler
     from modicum.training.recipe import Recipe
 
@@ -26,6 +27,7 @@ __all__ = [
     "Distiller",
     "Measurement",
     "Method",
+    "Pretraining",
     "Selector",
     "Training",
     "Valuation",
@@ -35,7 +37,7 @@ __all__ = [
     "table",
 ]
 
-FAMILIES = ("comparison", "valuation", "selection", "distillation")
+FAMILIES = ("comparison", "valuation", "selection", "distillation", "relabeling", "pretraining")
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,17 @@ class Training(Method, Protocol):
     """Trains on all data but visits fewer samples, or for a shorter time."""
 
     def sampler(self, data: Splits, recipe: Recipe, ctx: Context) -> Sampler | None: ...
+
+
+@runtime_checkable
+class Pretraining(Method, Protocol):
+    """Learns a representation without labels."""
+
+    published: ClassVar[Recipe]
+
+    def learner(self, data: Dataset, backbone: Backbone, plan: Plan, *measured: Any) -> Learner:
+        """What is trained on the data: the backbone, heads on it, and the loss of a batch."""
+        ...
 
 
 def table() -> dict[str, Any]:
