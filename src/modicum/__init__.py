@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from modicum.training.fit import Fit
     from modicum.training.many import fit_many
     from modicum.training.recipe import Recipe
-    from modicum.verbs import compare, distill, fit, score, select
+    from modicum.verbs import compare, distill, fit, pretrain, probe, relabel, score, select
 
 _HOMES = {
     "compare": "verbs",
@@ -48,15 +48,22 @@ _HOMES = {
     "Recipe": "training.recipe",
     "distill": "verbs",
     "fit": "verbs",
+    "pretrain": "verbs",
+    "probe": "verbs",
+    "relabel": "verbs",
     "score": "verbs",
     "select": "verbs",
 }
 _PACKAGES = (
+    "analysis",
     "comparison",
     "data",
     "distillation",
+    "losses",
     "measurement",
     "models",
+    "pretraining",
+    "relabeling",
     "report",
     "selection",
     "sklearn",
@@ -83,6 +90,9 @@ __all__ = [
     "fit",
     "fit_many",
     "load",
+    "pretrain",
+    "probe",
+    "relabel",
     "save",
     "score",
     "select",

@@ -23,6 +23,7 @@ __all__ = [
     "announce",
     "cost",
     "print_rows",
+    "recipe_given",
     "recipe_of",
     "run_store",
     "say",
@@ -82,9 +83,14 @@ class Common:
         return {"label": self.label, "limit": self.limit}
 
 
+def recipe_given(options: Any) -> dict[str, Any]:
+    """The fields of a recipe that were asked for."""
+    return {name: value for name, value in vars(options).items() if value is not None}
+
+
 def recipe_of(options: Any, data: str, loading: dict[str, Any]) -> Recipe | None:
     """The recipe that suits the data with what was asked for; None when nothing was."""
-    given = {k: v for k, v in vars(options).items() if v is not None}
+    given = recipe_given(options)
     if not given:
         return None
     from modicum.data import load

@@ -10,6 +10,7 @@ import tyro
 from tyro.conf import subcommand
 
 from modicum.cli.comparing import Compare
+from modicum.cli.learning import Pretrain, Probe, Relabel
 from modicum.cli.making import Distill, Fit, Select
 from modicum.cli.methods import Evidence, Methods
 from modicum.cli.runs import Report, Resume, Verify
@@ -18,7 +19,7 @@ from modicum.errors import ModicumError
 
 __all__ = ["main"]
 
-COMMANDS = (Methods, Compare, Score, Select, Distill, Fit, Resume, Report, Verify, Evidence)
+COMMANDS = (Methods, Compare, Score, Select, Distill, Fit, Pretrain, Probe, Relabel, Resume, Report, Verify, Evidence)
 
 
 def main(argv: list[str] | None = None) -> int:

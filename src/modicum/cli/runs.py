@@ -8,6 +8,7 @@ from tyro.conf import Positional
 
 from modicum.cli.common import Common, RecipeOptions, print_rows, run_store
 from modicum.cli.comparing import print_frontier
+from modicum.cli.learning import Pretrain
 from modicum.cli.scoring import Score
 from modicum.errors import ModicumError
 from modicum.training.recipe import Recipe
@@ -85,6 +86,10 @@ def _again(folder: str, as_json: bool, max_seconds: float | None) -> None:
         known = {name: saved[name] for name in ("data", "method", "label", "limit", "truth", "corrupt", "seed")}
         known |= {"curves": saved["curves"] or "none", "recipe": RecipeOptions(**saved["recipe"])}
         Score(**known, folder=folder, max_seconds=max_seconds, json=as_json).run()
+        return
+    if saved["command"] == "pretrain":
+        known = {name: saved[name] for name in ("data", "method", "label", "limit", "share", "seed")}
+        Pretrain(**known, recipe=RecipeOptions(**saved["recipe"]), folder=folder, json=as_json).run()
         return
     recipe = Recipe(**{**saved["recipe"], "augment": tuple(saved["recipe"]["augment"])})
     ctx = Common(seed=saved["seed"]).context()
