@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any
 
 import modicum
-from modicum.methods import FAMILIES, Card, Distiller, Selector, Valuation, family_of, table
+from modicum.methods import FAMILIES, Card, Distiller, Pretraining, Selector, Valuation, family_of, table
 
 DOCS = Path(__file__).resolve().parent
 NOTE = "<!-- Written by docs/build.py (`make docs`): change the code, not this page. -->"
@@ -225,7 +225,13 @@ def methods_page(evidence: dict[str, Any] | None) -> str:
         lines += [f"## {family.capitalize()}", "", about, ""]
         for key, kind in methods.items():
             if family_of(kind) == family:
-                lines += [*card_lines(key, kind), *evidence_lines(key, kind, claims.get(key), evidence is not None), ""]
+                source = f"evidence/{family}/{key.replace('-', '_')}.py"
+                lines += [*card_lines(key, kind), *evidence_lines(source, claims.get(key), evidence is not None), ""]
+    beside = {path.stem.replace("_", "-"): path for path in sorted((DOCS.parent / "evidence").glob("*/*.py"))}
+    lines += ["## Architectures and analyses", "", "What is no method of a command, but promises something.", ""]
+    for key in sorted(set(beside) - set(methods)):
+        source = str(beside[key].relative_to(DOCS.parent))
+        lines += [f"### {key}", "", *evidence_lines(source, claims.get(key), evidence is not None), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -283,15 +289,19 @@ def call_lines(key: str, kind: type[Any]) -> list[str]:
     if isinstance(made, Distiller):
         python.append(f'small = modicum.distill("digits", "{key}", per_class=10)')
         command.append(f"modicum distill digits --method {key} --keep 10/class")
-    python.append(f'found = modicum.compare("digits", ["{key}"])')
-    command.append(f"modicum compare digits --methods {key}")
+    if isinstance(made, Pretraining):
+        data = "sst2" if kind.card.modalities == ("text",) else "digits"
+        python.append(f'done = modicum.pretrain("{data}", "{key}")')
+        command.append(f"modicum pretrain {data} --method {key}")
+    else:
+        python.append(f'found = modicum.compare("digits", ["{key}"])')
+        command.append(f"modicum compare digits --methods {key}")
     return ["```python", *python, "```", "```sh", *command, "```"]
 
 
-def evidence_lines(key: str, kind: type[Any], claims: list[dict[str, Any]] | None, measured: bool) -> list[str]:
-    """What the method promises and what came out, whichever way."""
+def evidence_lines(source: str, claims: list[dict[str, Any]] | None, measured: bool) -> list[str]:
+    """What is promised and what came out, whichever way."""
     if not claims:
-        source = f"evidence/{family_of(kind)}/{key.replace('-', '_')}.py"
         return [f"Evidence: {'no claim was measured' if measured else 'not measured yet'} ({source})."]
     lines = ["| evidence | measured | baseline | n | holds |", "|---|---|---|---|---|"]
     for claim in claims:
