@@ -59,7 +59,7 @@ class Pretrain(Common):
             f"Report: {store.folder / 'report.html'}"
         )
         more = {"folder": str(store.folder), "report": str(store.folder / "report.html"), "cost": saved["cost"]}
-        print_rows(rows, self.json, list(rows[0]) if rows else [], note, more)
+        _print_probes(rows, self.json, note, more)
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,7 @@ class Probe(Common):
         ctx = self.context()
         loading = {name: value for name, value in self.loading.items() if value is not None}
         table = probe(self.run_folder, self.on, ctx, **loading)
-        rows = table.to_rows()
-        print_rows(rows, self.json, list(rows[0]), cost(ctx.ledger))
+        _print_probes(table.to_rows(), self.json, cost(ctx.ledger))
 
 
 @dataclass(frozen=True)
@@ -117,3 +116,16 @@ class Relabel(Common):
         width = 0 if made.targets is None else made.targets.shape[1]
         rows = [{"samples": len(made), "targets": width, "prior": self.prior}]
         print_rows(rows, self.json, list(rows[0]), f"{cost(ctx.ledger)} Written to {out}.", {"file": str(out)})
+
+
+def _print_probes(rows: list[dict[str, Any]], as_json: bool, note: str, more: dict[str, Any] | None = None) -> None:
+    """For people a line for each probe and a column for each representation, in percent; for programs every row."""
+    lines: dict[tuple[str, int], dict[str, Any]] = {}
+    for row in rows if not as_json else []:
+        name = row["probe"] + (f", {row['shots']} a class" if row["shots"] else "")
+        line = lines.setdefault((row["probe"], row["shots"]), {"probe": name, "labels": row["labels"]})
+        error = "" if row["error"] is None else f" ± {100 * row['error']:.1f}"
+        line[row["representation"]] = f"{100 * row['accuracy']:.1f}{error}"
+    shown = list(lines.values())
+    about = "Accuracy on the test split in percent.\n" if shown else ""
+    print_rows(rows if as_json else shown, as_json, list(shown[0]) if shown else [], about + note, more)
