@@ -153,7 +153,9 @@ def test_signatures_are_written_as_people_write_them(build: ModuleType) -> None:
     assert " at 0x" not in build.api_page()
 
 
-@pytest.mark.parametrize("name", ["index.md", "protocol.md", "files.md", "data.md", "methods.md", "api.md"])
+@pytest.mark.parametrize(
+    "name", ["index.md", "protocol.md", "files.md", "data.md", "methods.md", "api.md", "scoring.md", "pretraining.md"]
+)
 def test_links_lead_somewhere(name: str) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)\)", (DOCS / name).read_text(encoding="utf-8")):
         assert target.startswith("https://") or (DOCS / target).exists(), f"{name}: {target} leads nowhere"

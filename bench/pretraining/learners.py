@@ -3,7 +3,8 @@
     python bench/pretraining/learners.py [--peer-python PYTHON]
 
 Same backbone, same given views, same optimizer; every measurement is a process of its own, ours and the peer's in turn.
-Losses on the same embeddings are compared first. The last rows set one branch (sqrtkl) beside our own MoCo-v2.
+Losses on the same embeddings are compared first. The last rows set one branch
+(sqrtkl) beside our own MoCo-v2 with as many negatives, on given views and with making the views, which it needs half of.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ LEARNERS = ("simclr", "moco-v2", "byol", "simsiam", "barlow-twins", "vicreg")
 
 def step_of(key: str, hidden: int, dimension: int, queue: int) -> str:
     """The text of our method with the sizes of the comparison."""
-    sizes = f"hidden={hidden}, dimension={dimension}"
-    more = {"moco-v2": f", queue={queue}", "sqrtkl": ", cutmix=0.0", "npid": ""}.get(key, "")
-    return f"{key}(augment='none', {sizes}{more})"
+    key, _, views = key.partition("+")
+    sizes = f"hidden={hidden}, dimension={dimension}, augment={'sqrtkl' if views else 'none'!r}"
+    more = {"moco-v2": f", queue={queue}", "sqrtkl": f", negatives={queue - 1}, bank_init='random'"}.get(key, "")
+    return f"{key}({sizes}{more})"
 
 
 def answer_of(key: str, dimension: int) -> float | None:
@@ -60,16 +62,15 @@ def worker(key: str, steps: int, batch: int, width: int, hidden: int, dimension:
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    n = max(4096, batch)
+    n = max(queue, batch)
     # of a memory bank's size; the images themselves are not looked at
-    data = Dataset(torch.zeros(1, 3, 32, 32).expand(n, 3, 32, 32), info=Info("unlabeled", "image"))
+    data = Dataset(torch.zeros(1, 3, 32, 32).expand(2 * n, 3, 32, 32), info=Info("unlabeled", "image"))
     learner = make(step_of(key, hidden, dimension, queue)).learner(
         data, backbone_for(Recipe(f"convnet(width={width})"), data, 0), Plan(1000, batch, 10.0)
     )
-    given = list(torch.randn(2, batch, 3, 32, 32))
-    learner.views_of = lambda inputs, count, generator: given[:count]
-    if key in ("sqrtkl", "npid"):
-        learner.begin(lambda size: iter([(torch.arange(n), torch.randn(n, 3, 32, 32))]))
+    given = list(torch.rand(2, batch, 3, 32, 32))
+    if not key.endswith("+views"):
+        learner.views_of = lambda inputs, count, generator: given[:count]
     parameters = [p for p in learner.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, 1e-3, weight_decay=0.01, fused=True)
     seconds = []
@@ -136,17 +137,16 @@ def main() -> int:
             rows.append({"learner": key, "peer": "lightly", "answers": f"{a} and {b}"})
             continue
         rows.append(row(key, "lightly", pairs, o.batch, summary, median))
-    rows.append(
-        row(
-            "sqrtkl",
-            "our moco-v2",
-            [(ours("sqrtkl"), ours("moco-v2")) for _ in range(o.repeats)],
-            o.batch,
-            summary,
-            median,
-        )
+    for views in ("", "+views"):
+        pairs = [(ours("sqrtkl" + views), ours("moco-v2" + views)) for _ in range(o.repeats)]
+        rows.append(row("sqrtkl" + views, "our moco-v2" + views, pairs, o.batch, summary, median))
+    write(
+        "pretraining_learners",
+        rows,
+        what="A training step of self-supervised learners",
+        peer={"lightly": "1.6.0, its heads and losses"},
+        settings=dict(zip(names, sizes)),
     )
-    write("pretraining_learners", rows, settings=dict(zip(names, sizes)))
     return 0
 
 
