@@ -120,10 +120,10 @@ def test_unlabeled_data_give_an_encoder_and_a_page(tmp_path):
 
 
 def test_text_methods_refuse_augmentation():
+    data = modicum.load("digits")
+    info = modicum.Info("unlabeled", "text", vocabulary=("", "", "a", "b"))
+    texts = modicum.Dataset(torch.randint(2, 4, (16, 8)), info=info)
     with pytest.raises(ModicumError, match="method 'masked-lm' augments nothing"):
-        data = modicum.load("digits")
-        info = modicum.Info("unlabeled", "text", vocabulary=("", "", "a", "b"))
-        texts = modicum.Dataset(torch.randint(2, 4, (16, 8)), info=info)
         modicum.pretraining.pretrain(data._replace(train=texts), "masked-lm", Recipe("transformer", augment=("flip",)))
 
 

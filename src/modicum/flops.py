@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from math import prod
+from math import log2, prod
 from typing import Any
 
 import torch
@@ -265,6 +265,11 @@ def _linear_backward(inputs: Tensor, grad: Tensor, weight: Tensor, mask: Sequenc
     return (int(mask[0]) + int(mask[1])) * _matmul(prod(inputs.shape[:-1]), weight.shape)
 
 
+def _fourier(x: Tensor, dims: Sequence[int], real: bool) -> int:
+    # the count of the radix-2 algorithm, half of it where one side is real
+    return round((2.5 if real else 5) * x.numel() * log2(max(1, prod(x.shape[d] for d in dims))))
+
+
 def _pairs(n: int) -> int:
     return n * (n - 1) // 2
 
@@ -304,6 +309,9 @@ _KNOWN: dict[str, Formula] = {
     "miopen_rnn": _cudnn_rnn,
     "miopen_rnn_backward": lambda *args, **_: 2 * _cudnn_rnn(*args),
     "_trilinear": _trilinear,
+    "_fft_c2c": lambda x, dims, *_, **__: _fourier(x, dims, real=False),
+    "_fft_r2c": lambda x, dims, *_, **__: _fourier(x, dims, real=True),
+    "_fft_c2r": lambda x, dims, *_, out_val, **__: _fourier(out_val, dims, real=True),
     "_cdist_forward": lambda a, b, *_, **__: 2 * a.numel() * b.shape[-2],
     "_cdist_backward": lambda g, a, b, *_, **__: 2 * a.numel() * b.shape[-2],
     "_pdist_forward": lambda a, *_, **__: 2 * _pairs(a.shape[0]) * a.shape[1],

@@ -17,7 +17,7 @@ from modicum.training.recipe import Recipe
 __all__ = ["Backbone", "Batches", "Learner", "Plan", "backbone_for"]
 
 Batches: TypeAlias = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
-"""`batches(size)` goes over the data once, in order, as (positions (b,), standardized inputs (b, *shape))."""
+"""`batches(size)` goes over the data once, shuffled, as (positions (b,), standardized inputs (b, *shape))."""
 
 
 @dataclass(frozen=True)

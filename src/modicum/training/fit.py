@@ -25,7 +25,7 @@ from modicum.models import build
 from modicum.spec import content_key
 from modicum.training.distributed import join
 from modicum.training.evaluate import Evaluation, evaluate
-from modicum.training.order import Sampler, Shuffle
+from modicum.training.order import Sampler, Shuffle, permutation
 from modicum.training.recipe import Recipe
 from modicum.training.schedule import learning_rate, make_optimizer
 
@@ -374,9 +374,10 @@ class _Run:
             return
 
         def batches(size: int) -> Iterator[tuple[Tensor, Tensor]]:
-            for part, inputs in self.dataset.batches(size):
-                self.seen += len(inputs)
-                yield torch.arange(part.start, part.stop), self.dataset.prepare(inputs, self.device)
+            # shuffled: data often come class by class, and a batch of one class has statistics of its own
+            for positions in torch.split(permutation(self.n, self.ctx.seed, -1), size):
+                self.seen += len(positions)
+                yield positions, self.dataset.prepare(self.dataset.inputs[positions], self.device)
 
         with count_flops() as counter, _drawing(self.device, self.ctx.seed, -1):
             begin(self.model, batches)
