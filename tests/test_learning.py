@@ -131,3 +131,24 @@ def test_several_processes_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ModicumError, match="pretraining runs in one process"):
         modicum.pretrain("digits", METHOD, SHORT)
+
+
+def test_the_estimate_is_of_the_whole_run(monkeypatch):
+    from modicum.comparison import estimate
+
+    clock = iter([0.0, 9.0, 10.0, 11.0, 20.0, 25.0])  # of the three short runs: warming up, 2 steps, 6 steps
+    monkeypatch.setattr(estimate.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(estimate, "pretrain", lambda *args: None)
+    data = modicum.load("digits")
+    found = estimate.estimate_pretraining("simclr", data, SHORT, modicum.Context())
+    assert found.seconds == 1 + (2 * 16 - 2) * 4 / 4
+    assert found.trainings == 1
+
+
+def test_the_estimate_is_told_before_the_work(capsys, tmp_path):
+    told = []
+    modicum.pretrain("digits", METHOD, SHORT, announce=told.append)
+    assert told[0].seconds > 0
+    words = ("pretrain", "digits", "--method", METHOD, "--folder", tmp_path, *RECIPE)
+    assert "the same command goes on after a stop" in command(capsys, *words)[2]
+    assert "the same command" not in command(capsys, *words)[2]  # nothing is left to do

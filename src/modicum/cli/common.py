@@ -127,13 +127,10 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool, columns: list[str], no
     console.print(note, soft_wrap=True, highlight=False, markup=False)
 
 
-def announce(estimate: Estimate) -> None:
+def announce(estimate: Estimate, hint: str = "--max-seconds stops earlier with the best answer so far") -> None:
     """Say what the work will take."""
     work = f" for {estimate.trainings:,} training{'s' * (estimate.trainings > 1)}" if estimate.trainings else ""
-    say(
-        f"About {_duration(estimate.seconds)} and {estimate.peak_bytes / 1e6:.0f} MB{work} "
-        "(--max-seconds stops earlier with the best answer so far)."
-    )
+    say(f"About {_duration(estimate.seconds)} and {estimate.peak_bytes / 1e6:.0f} MB{work} ({hint}).")
 
 
 def say(text: str) -> None:

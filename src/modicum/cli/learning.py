@@ -9,7 +9,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from modicum.cli.common import Common, RecipeOptions, cost, print_rows, recipe_given, stem, work_key
+from modicum.cli.common import Common, RecipeOptions, announce, cost, print_rows, recipe_given, stem, work_key
 
 __all__ = ["Pretrain", "Probe", "Relabel"]
 
@@ -49,8 +49,18 @@ class Pretrain(Common):
         recipe = replace(start, **recipe_given(self.recipe))
         key = work_key(os.path.abspath(self.data), spec(method), recipe, self.loading, self.seed, self.share)
         folder = Path(self.folder or home() / f"pretrain-{stem(self.data)}-{method.card.key}-{key}")
-        done = pretrain(self.data, method, recipe, self.context(), share=self.share, folder=folder, **self.loading)
         store = Store(folder)
+        begun = store.has("pretrain.state") or store.has("encoder.safetensors")
+        done = pretrain(
+            self.data,
+            method,
+            recipe,
+            self.context(),
+            share=self.share,
+            folder=folder,
+            announce=None if begun else lambda estimate: announce(estimate, "the same command goes on after a stop"),
+            **self.loading,
+        )
         saved = store.read_json("run.json")["result"]
         rows: list[dict[str, Any]] = saved["probes"]
         note = (

@@ -14,11 +14,12 @@ from modicum.ledger import Ledger, peak_bytes
 from modicum.measurement.features import Features
 from modicum.measurement.utilities import Utilities
 from modicum.methods import Valuation
+from modicum.pretraining import pretrain
 from modicum.scores import Budget
 from modicum.training.fit import fit
 from modicum.training.recipe import Recipe
 
-__all__ = ["Estimate", "Reading", "estimate_scoring", "seconds_of_training", "time_reading"]
+__all__ = ["Estimate", "Reading", "estimate_pretraining", "estimate_scoring", "seconds_of_training", "time_reading"]
 
 PILOTS = (500, 2000)  # samples of the two pilots that show how the time grows
 
@@ -82,6 +83,30 @@ def estimate_scoring(method: Valuation, data: Splits, recipe: Recipe, ctx: Conte
         reading = time_reading(method, data, ctx)
     inputs = sum(d.inputs.numel() * 4 for d in data)  # once more, as features
     return Estimate(seconds + reading.seconds, peak_bytes() + inputs, math.ceil(wanted) + reading.trainings)
+
+
+def estimate_pretraining(method: Any, data: Splits, recipe: Recipe, ctx: Context, share: float = 1.0) -> Estimate:
+    """What learning without labels will take, from two short runs on a few batches; probes come on top.
+
+    Args:
+        method: A pretraining method.
+        data: The splits.
+        recipe: How it will be trained.
+        ctx: Device and seed; nothing is charged.
+        share: Of the samples that an epoch visits.
+    """
+    size = min(recipe.batch_size, len(data.train))
+    few = data.train[: min(len(data.train), 4 * size)]
+    part = Splits(few, data.valid[:size], data.test[:size])
+    seconds = []
+    for steps in (1, 2, 6):  # the first warms up
+        started = time.perf_counter()
+        pretrain(part, method, replace(recipe, steps=steps, batch_size=size), _alone(ctx))
+        seconds.append(time.perf_counter() - started)
+    steps = recipe.steps or round(recipe.epochs * max(1, int(share * len(data.train)) // size))
+    inputs = data.train.inputs.numel() * 4  # standardized
+    whole = seconds[1] + (steps - 2) * max(0.0, seconds[2] - seconds[1]) / 4
+    return Estimate(max(0.0, whole), peak_bytes() + inputs, 1)
 
 
 def time_reading(method: Any, data: Splits, ctx: Context, share: float = 1.0) -> Reading:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from modicum.comparison.estimate import Estimate, estimate_pretraining
 from modicum.context import Context
 from modicum.data import load
 from modicum.dataset import Dataset, Splits
@@ -33,6 +35,7 @@ def pretrain(
     *,
     share: float = 1.0,
     folder: str | os.PathLike[str] | None = None,
+    announce: Callable[[Estimate], None] | None = None,
     **options: Any,
 ) -> Pretrained:
     """Learn a representation of the training inputs, without their labels.
@@ -45,6 +48,7 @@ def pretrain(
         share: Of the samples that an epoch visits, a fresh draw each time: the budget in steps.
         folder: Where the encoder, the curve, the probes and the page `report.html` go; the same call goes on from there
             when it was interrupted. Nothing is written when None.
+        announce: Is told the estimate before the work starts.
         options: For `load`, such as `label` or `limit`.
 
     Returns:
@@ -66,6 +70,8 @@ def pretrain(
     ctx = ctx or Context()
     splits = load(data, **options)
     recipe = recipe or recipe_for(chosen, splits.train)
+    if announce is not None:
+        announce(estimate_pretraining(chosen, splits, recipe, ctx, share))
     if folder is None:
         return learn(splits, chosen, recipe, ctx, share=share)
     from modicum.pretraining import Curve
