@@ -61,5 +61,5 @@ def test_the_embeddings_are_those_of_the_output_layer():
 
 @pytest.mark.parametrize("name", ["share", "masked", "random"])
 def test_options_that_make_no_sense(name):
-    with pytest.raises(ModicumError, match=rf"masked-lm {name}=1.5; expected a share in"):
+    with pytest.raises(ModicumError, match=rf"option {name}=1.5; expected a number in"):
         MaskedLM(**{name: 1.5})

@@ -209,14 +209,14 @@ def test_interrupted_and_resumed_equals_uninterrupted_with_domains(method, tmp_p
 @pytest.mark.parametrize(
     "options, text",
     [
-        ({"experts": -1}, "moe-embeddings experts=-1; expected an integer >= 1, or 0 for one for each domain"),
-        ({"routing": "best"}, "expected one of enforced, sentence, sentence-top, token, random"),
-        ({"auxiliary": "entropy"}, "auxiliary='entropy'; expected one of none, balance, information, domain"),
+        ({"experts": -1}, "option experts=-1; expected an integer >= 0"),
+        ({"routing": "best"}, "expected 'enforced', 'sentence', 'sentence-top', 'token', 'random'"),
+        ({"auxiliary": "entropy"}, "auxiliary='entropy'; expected 'none', 'balance', 'information', 'domain'"),
         ({"auxiliary": "balance"}, "auxiliary='balance'; expected 'none', because routing='enforced' has no router"),
-        ({"span": 0.0}, "span=0.0; expected a share in (0, 1]"),
+        ({"span": 0.0}, "span=0.0; expected a number in (0, 1]"),
         ({"scale": 0.0}, "scale=0.0; expected a number > 0"),
-        ({"targets": "rows"}, "targets='rows'; expected 'diagonal' or 'similarity'"),
-        ({"blocks": "last"}, "blocks='last'; expected one of all, middle"),
+        ({"targets": "rows"}, "targets='rows'; expected 'diagonal', 'similarity'"),
+        ({"blocks": "last"}, "blocks='last'; expected 'all', 'middle'"),
     ],
 )
 def test_options_that_make_no_sense(options, text):

@@ -84,13 +84,13 @@ def test_no_labels_are_used():
 @pytest.mark.parametrize(
     "options, text",
     [
-        ({"temperature": 0.0}, "npid: temperature=0.0; expected a number > 0"),
-        ({"momentum": 1.0}, r"npid: momentum=1.0; expected a number in \[0, 1\)"),
-        ({"negatives": -1}, "npid: negatives=-1; expected an integer >= 0"),
-        ({"negatives": 1.5}, "npid: negatives=1.5; expected an integer >= 0"),
-        ({"dimension": 0}, "npid: dimension=0; expected an integer >= 1"),
-        ({"proximal": float("nan")}, "npid: proximal=nan; expected a number >= 0"),
-        ({"bank_init": "zeros"}, "npid: bank_init='zeros'; expected 'features', 'random', 'uniform'"),
+        ({"temperature": 0.0}, "option temperature=0.0; expected a number > 0"),
+        ({"momentum": 1.0}, r"option momentum=1.0; expected a number in \[0, 1\)"),
+        ({"negatives": -1}, "option negatives=-1; expected an integer >= 0"),
+        ({"negatives": 1.5}, "option negatives=1.5; expected an integer >= 0"),
+        ({"dimension": 0}, "option dimension=0; expected an integer > 0"),
+        ({"proximal": float("nan")}, "option proximal=nan; expected a number >= 0"),
+        ({"bank_init": "zeros"}, "option bank_init='zeros'; expected 'features', 'random', 'uniform'"),
     ],
 )
 def test_options_that_make_no_sense(options, text):

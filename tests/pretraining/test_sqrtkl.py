@@ -154,17 +154,17 @@ def test_low_precision_keeps_a_single_precision_bank():
 @pytest.mark.parametrize(
     "options, text",
     [
-        ({"coefficient": -1.0}, "sqrtkl: coefficient=-1.0; expected a number >= 0"),
-        ({"kl_temperature": 0}, "sqrtkl: kl_temperature=0; expected a number > 0"),
-        ({"parts": "all"}, "sqrtkl: parts='all'; expected 'both', 'entropy', 'cross', 'plain', 'none'"),
-        ({"bank_update": "sgd"}, "sqrtkl: bank_update='sgd'; expected 'grad', 'ema'"),
-        ({"rows": "all"}, "sqrtkl: rows='all'; expected 'candidates', 'batch'"),
+        ({"coefficient": -1.0}, "option coefficient=-1.0; expected a number >= 0"),
+        ({"kl_temperature": 0}, "option kl_temperature=0; expected a number > 0"),
+        ({"parts": "all"}, "option parts='all'; expected 'both', 'entropy', 'cross', 'plain', 'none'"),
+        ({"bank_update": "sgd"}, "option bank_update='sgd'; expected 'grad', 'ema'"),
+        ({"rows": "all"}, "option rows='all'; expected 'candidates', 'batch'"),
         (
             {"momentum": 0.0},
-            r"sqrtkl: momentum=0.0 with bank_update='grad', whose step is \(1 - m\) / m; expected m > 0",
+            r"option momentum=0.0 with bank_update='grad', whose step is \(1 - m\) / m; expected m > 0",
         ),
-        ({"cutmix": -0.5}, "sqrtkl: cutmix=-0.5; expected a number >= 0, 0 for none"),
-        ({"hidden": True}, "sqrtkl: hidden=True; expected an integer >= 0"),
+        ({"cutmix": -0.5}, "option cutmix=-0.5; expected a number >= 0"),
+        ({"hidden": True}, "option hidden=True; expected an integer >= 0"),
     ],
 )
 def test_options_that_make_no_sense(options, text):

@@ -97,7 +97,7 @@ def test_with_frozen_temperatures_isogclr_trains_as_sogclr_does():
         ("vicreg(covariance=-1.0)", "covariance=-1.0; expected a number >= 0"),
         ("vicreg(dimension=1.5)", "dimension=1.5; expected an integer > 0"),
         ("sogclr(temperature=0.0)", "temperature=0.0; expected a number > 0"),
-        ("sogclr(gamma=1.5)", r"gamma=1.5; expected a number in \[0, 1\]"),
+        ("sogclr(gamma=1.5)", r"gamma=1.5; expected a number in \(0, 1\]"),
         ("isogclr(eta=-1.0)", "eta=-1.0; expected a number >= 0"),
         ("dino(momentum=1.5)", r"momentum=1.5; expected a number in \[0, 1\]"),
         ("dino(prototypes=0)", "prototypes=0; expected an integer > 0"),

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from modicum.context import generator
 from modicum.data.views import Views
-from modicum.errors import ModicumError, TrainingError
+from modicum.errors import TrainingError
 from modicum.losses.instance_discrimination import check_rows
 from modicum.pretraining.heads import projector
 from modicum.pretraining.learner import Backbone, Batches, Learner, Plan
 
-__all__ = ["BankLearner", "check_options", "corrected_bank_update", "draw_others", "ema_bank_update", "initial_bank"]
+__all__ = ["BankLearner", "corrected_bank_update", "draw_others", "ema_bank_update", "initial_bank"]
 
 INITS = ("features", "random", "uniform")
 """What a bank may hold at the start."""
@@ -215,35 +215,3 @@ def check_distinct(indices: Tensor) -> None:
             "indices holds a position twice, and its row can be written only once a step; visit samples without "
             "replacement"
         )
-
-
-def check_options(key: str, method: object, **choices: tuple[str, ...]) -> None:
-    """Refuse options of a method with a bank that make no sense.
-
-    Args:
-        key: Of the method.
-        method: Its fields are read.
-        choices: Allowed texts by field.
-
-    Raises:
-        ModicumError: One makes no sense.
-    """
-    numbers: dict[str, tuple[float, float, str]] = {
-        "temperature": (1e-6, math.inf, "a number > 0"),
-        "kl_temperature": (1e-6, math.inf, "a number > 0"),
-        "momentum": (0, 1 - 1e-12, "a number in [0, 1)"),
-        "coefficient": (0, math.inf, "a number >= 0"),
-        "proximal": (0, math.inf, "a number >= 0"),
-        "cutmix": (0, math.inf, "a number >= 0, 0 for none"),
-        "negatives": (0, math.inf, "an integer >= 0"),
-        "hidden": (0, math.inf, "an integer >= 0"),
-        "dimension": (1, math.inf, "an integer >= 1"),
-    }
-    for name, (low, high, expected) in numbers.items():
-        value = getattr(method, name, low)
-        whole = "integer" not in expected or isinstance(value, int)
-        if isinstance(value, (bool, str)) or not whole or not low <= value <= high or value == math.inf:
-            raise ModicumError(f"{key}: {name}={value!r}; expected {expected}")
-    for name, allowed in choices.items():
-        if getattr(method, name) not in allowed:
-            raise ModicumError(f"{key}: {name}={getattr(method, name)!r}; expected {', '.join(map(repr, allowed))}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,9 +15,9 @@ from modicum.methods import Card
 from modicum.models import Transformer
 from modicum.models.text import Block, mean_of_tokens
 from modicum.pretraining.learner import Backbone, Learner, Plan
+from modicum.pretraining.options import check_options
 from modicum.pretraining.tokens import (
     MaskedHead,
-    check_options,
     check_texts,
     choose_positions,
     embed_masked,
@@ -164,18 +163,12 @@ class ELECTRA:
 
     def __post_init__(self) -> None:
         check_options(
-            "electra",
-            ("weight", self.weight, 0 <= self.weight < math.inf, "a number >= 0"),
-            ("share", self.share, 0 < self.share < 1, "a share in (0, 1)"),
-            ("masked", self.masked, 0 <= self.masked <= 1, "a share in [0, 1]"),
-            (
-                "generator",
-                self.generator,
-                0 < self.generator <= 1,
-                "a share in (0, 1], for a generator larger than the discriminator leaves it nothing to learn",
-            ),
-            ("temperature", self.temperature, 0 < self.temperature < math.inf, "a number > 0"),
-            ("positions", self.positions, self.positions in ("all", "masked"), "'all' or 'masked'"),
+            self,
+            positive=("share", "generator", "temperature"),
+            not_negative=("weight",),
+            shares=("masked", "generator"),  # a generator larger than the discriminator leaves it nothing to learn
+            below_one=("share",),
+            choices={"positions": ("all", "masked")},
         )
 
     def needs(self) -> tuple[()]:

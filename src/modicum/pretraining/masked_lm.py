@@ -13,9 +13,9 @@ from modicum.dataset import Dataset
 from modicum.methods import Card
 from modicum.models.text import mean_of_tokens
 from modicum.pretraining.learner import Backbone, Learner, Plan
+from modicum.pretraining.options import check_options
 from modicum.pretraining.tokens import (
     MaskedHead,
-    check_options,
     check_texts,
     choose_positions,
     embed_masked,
@@ -86,12 +86,7 @@ class MaskedLM:
     )  # fmt: skip
 
     def __post_init__(self) -> None:
-        check_options(
-            "masked-lm",
-            ("share", self.share, 0 < self.share < 1, "a share in (0, 1)"),
-            ("masked", self.masked, 0 <= self.masked <= 1, "a share in [0, 1]"),
-            ("random", self.random, 0 <= self.random <= 1, "a share in [0, 1]"),
-        )
+        check_options(self, positive=("share",), shares=("masked", "random"), below_one=("share",))
 
     def needs(self) -> tuple[()]:
         """Nothing."""

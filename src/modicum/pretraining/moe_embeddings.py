@@ -17,7 +17,8 @@ from modicum.losses.multiple_negatives import MultipleNegatives
 from modicum.methods import Card
 from modicum.models.experts import BLOCKS, ROUTINGS, ExpertTransformer, Routed
 from modicum.pretraining.learner import Backbone, Learner, Plan
-from modicum.pretraining.tokens import check_options, check_texts, transformer_of
+from modicum.pretraining.options import check_options
+from modicum.pretraining.tokens import check_texts, transformer_of
 from modicum.training.recipe import Recipe
 
 __all__ = ["MoEEmbeddings", "draw_spans", "load_balance", "shared_information"]
@@ -191,27 +192,23 @@ class MoEEmbeddings:
     )
 
     def __post_init__(self) -> None:
-        routings = (*ROUTINGS, "random")
-        routed = self.routing in ("sentence", "sentence-top", "token")
-        whole = isinstance(self.experts, int) and self.experts >= 0
         check_options(
-            "moe-embeddings",
-            ("experts", self.experts, whole, "an integer >= 1, or 0 for one for each domain"),
-            ("routing", self.routing, self.routing in routings, f"one of {', '.join(routings)}"),
-            ("top", self.top, isinstance(self.top, int) and self.top >= 1, "an integer >= 1"),
-            ("blocks", self.blocks, self.blocks in BLOCKS, f"one of {', '.join(BLOCKS)}"),
-            ("auxiliary", self.auxiliary, self.auxiliary in AUXILIARY, f"one of {', '.join(AUXILIARY)}"),
-            (
-                "auxiliary",
-                self.auxiliary,
-                self.auxiliary == "none" or routed,
-                f"'none', because routing={self.routing!r} has no router",
-            ),
-            ("auxiliary_weight", self.auxiliary_weight, 0 <= self.auxiliary_weight < math.inf, "a number >= 0"),
-            ("span", self.span, 0 < self.span <= 1, "a share in (0, 1]"),
-            ("scale", self.scale, 0 < self.scale < math.inf, "a number > 0"),
-            ("targets", self.targets, self.targets in ("diagonal", "similarity"), "'diagonal' or 'similarity'"),
+            self,
+            positive=("top", "span", "scale"),
+            not_negative=("experts", "auxiliary_weight"),
+            shares=("span",),
+            choices={
+                "routing": (*ROUTINGS, "random"),
+                "blocks": BLOCKS,
+                "auxiliary": AUXILIARY,
+                "targets": ("diagonal", "similarity"),
+            },
         )
+        if self.auxiliary != "none" and self.routing not in ("sentence", "sentence-top", "token"):
+            raise ModicumError(
+                f"method 'moe-embeddings' option auxiliary={self.auxiliary!r}; expected 'none', because "
+                f"routing={self.routing!r} has no router"
+            )
 
     def needs(self) -> tuple[()]:
         """Nothing."""

@@ -12,8 +12,9 @@ from modicum.data.views import Views, make_views
 from modicum.dataset import Dataset
 from modicum.losses.instance_discrimination import InstanceDiscrimination, NoiseContrastive
 from modicum.methods import Card
-from modicum.pretraining.bank import INITS, BankLearner, check_distinct, check_options
+from modicum.pretraining.bank import INITS, BankLearner, check_distinct
 from modicum.pretraining.learner import Backbone, Learner, Plan
+from modicum.pretraining.options import check_options
 from modicum.training.recipe import Recipe
 
 __all__ = ["NPID"]
@@ -101,7 +102,13 @@ class NPID:
     published: ClassVar[Recipe] = Recipe("resnet18", epochs=200, batch_size=128, lr=0.03, weight_decay=5e-4)
 
     def __post_init__(self) -> None:
-        check_options("npid", self, bank_init=INITS)
+        check_options(
+            self,
+            positive=("temperature", "dimension"),
+            not_negative=("negatives", "proximal", "hidden"),
+            below_one=("momentum",),
+            choices={"bank_init": INITS},
+        )
 
     def needs(self) -> tuple[()]:
         """Nothing."""

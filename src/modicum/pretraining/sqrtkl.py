@@ -20,11 +20,11 @@ from modicum.pretraining.bank import (
     INITS,
     BankLearner,
     check_distinct,
-    check_options,
     corrected_bank_update,
     draw_others,
 )
 from modicum.pretraining.learner import Backbone, Learner, Plan
+from modicum.pretraining.options import check_options
 from modicum.training.recipe import Recipe
 
 __all__ = ["SqrtKL"]
@@ -164,16 +164,20 @@ class SqrtKL:
 
     def __post_init__(self) -> None:
         check_options(
-            "sqrtkl",
             self,
-            parts=PARTS,
-            bank_init=INITS,
-            bank_update=("grad", "ema"),
-            rows=("candidates", "batch"),
+            positive=("temperature", "kl_temperature", "dimension"),
+            not_negative=("coefficient", "negatives", "cutmix", "hidden"),
+            below_one=("momentum",),
+            choices={
+                "parts": PARTS,
+                "bank_init": INITS,
+                "bank_update": ("grad", "ema"),
+                "rows": ("candidates", "batch"),
+            },
         )
         if self.bank_update == "grad" and not self.momentum > 0:
             raise ModicumError(
-                f"sqrtkl: momentum={self.momentum!r} with bank_update='grad', whose step is (1 - m) / m; expected m > 0"
+                f"method 'sqrtkl' option momentum={self.momentum!r} with bank_update='grad', whose step is (1 - m) / m; expected m > 0"
             )
 
     def needs(self) -> tuple[()]:

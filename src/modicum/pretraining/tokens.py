@@ -15,7 +15,6 @@ from modicum.pretraining.learner import Backbone
 
 __all__ = [
     "MaskedHead",
-    "check_options",
     "check_texts",
     "choose_positions",
     "embed_masked",
@@ -249,24 +248,3 @@ def check_texts(data: Dataset, network: Transformer) -> int:
                 "drop such texts or give them the unknown token 1"
             )
     return vocabulary
-
-
-def check_options(key: str, *checks: tuple[str, object, bool, str]) -> None:
-    """Refuse options of a method.
-
-    Args:
-        key: Of the method.
-        checks: Name, value, whether it is right, and what was expected.
-
-    Raises:
-        ModicumError: One is not right.
-
-    Example:
-        >>> check_options("electra", ("share", 2.0, False, "a share in (0, 1)"))
-        Traceback (most recent call last):
-        ...
-        modicum.errors.ModicumError: electra share=2.0; expected a share in (0, 1)
-    """
-    for name, value, right, expected in checks:
-        if not right:
-            raise ModicumError(f"{key} {name}={value!r}; expected {expected}")
