@@ -15,11 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness import write
-from modicum.pretraining.probes import knn_probe, linear_probe
 
 import modicum
 from modicum.context import Context
 from modicum.pretraining import pretrain
+from modicum.pretraining.probes import knn_probe, linear_probe
 from modicum.training.evaluate import forward
 from modicum.training.recipe import Recipe
 
