@@ -22,7 +22,7 @@ from modicum.pretraining.learner import backbone_for
 from modicum.training.evaluate import forward
 from modicum.training.recipe import Recipe
 
-TRAIN, EPOCHS, SCALES, ANGLES = 1000, 8, 3, 4
+TRAIN, EPOCHS, SCALES, ANGLES = 1000, 4, 3, 4
 SCATNET = Recipe(
     f"scatnet(scales={SCALES}, angles={ANGLES})", EPOCHS, batch_size=64, optimizer="adamw", lr=3e-4, weight_decay=1e-5
 )
