@@ -237,14 +237,14 @@ def test_a_folder_is_its_docstring_and_its_export_list(path: Path) -> None:
 # -- imports point downwards only --------------------------------------------------------------------------------------
 
 NOUNS = ("errors", "spec", "dataset", "ledger", "store", "scores", "context", "methods")
-TOOLS = ("flops", "arrays", "reading", "evidence")  # stand on the nouns and on nothing else
+TOOLS = ("flops", "arrays", "reading", "evidence", "options")  # stand on the nouns and on nothing else
 LAYERS: tuple[tuple[str, ...], ...] = (
     (*NOUNS, *TOOLS),
     ("data", "models", "losses"),
     ("training",),
     ("measurement",),
-    tuple(family for family in FAMILIES if family not in ("comparison", "relabeling")),
-    ("relabeling",),  # around a base of another family
+    tuple(family for family in FAMILIES if family not in ("comparison", "relabeling", "distillation")),
+    ("relabeling", "distillation"),  # around a base of another family; beside selections as controls
     ("analysis",),
     ("comparison",),
     ("report",),

@@ -58,7 +58,9 @@ def run(seeds: int = 3) -> list[Claim]:
         started, made, real = time.perf_counter(), [], []
         for seed in range(seeds):
             data = modicum.load("digits", seed=seed)
-            synthetic = METHOD.distill(data, Budget(per_class=per_class), Recipe(model=NETWORK), Context(seed=seed))
+            synthetic = METHOD.distill(
+                data, Budget(per_class=per_class), Recipe(model=NETWORK), Context(seed=seed)
+            ).dataset
             subset = random_subset(data, per_class, seed)
             for network in range(NETWORKS):
                 made.append(accuracy(synthetic, data.test, 100 * seed + network))

@@ -17,6 +17,7 @@ from modicum.spec import format_call, parse_call
 if TYPE_CHECKING:
     from modicum.context import Context
     from modicum.dataset import Dataset, Splits
+    from modicum.distillation.distilled import Distilled
     from modicum.pretraining.learner import Backbone, Learner, Plan
     from modicum.training.order import Sampler
     from modicum.training.recipe import Recipe
@@ -99,7 +100,7 @@ class Selector(Method, Protocol):
 class Distiller(Method, Protocol):
     """Makes a synthetic training set."""
 
-    def distill(self, data: Splits, budget: Budget, recipe: Recipe, ctx: Context, *measured: Any) -> Dataset: ...
+    def distill(self, data: Splits, budget: Budget, recipe: Recipe, ctx: Context, *measured: Any) -> Distilled: ...
 
 
 @runtime_checkable

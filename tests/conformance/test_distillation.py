@@ -36,7 +36,7 @@ def splits(order: np.ndarray | None = None) -> Splits:
 
 
 def distilled(key: str, data: Splits | None = None, budget: Budget = BUDGET, seed: int = 0, **context) -> Dataset:
-    return make(LINES[key]).distill(data or splits(), budget, RECIPE, Context(seed=seed, **context))
+    return make(LINES[key]).distill(data or splits(), budget, RECIPE, Context(seed=seed, **context)).dataset
 
 
 def test_every_distillation_has_a_line() -> None:
@@ -104,7 +104,7 @@ class TestDistiller:
         with pytest.raises(Stop):
             method.distill(splits(), BUDGET, RECIPE, Interrupted(**every))
         assert any(name.endswith(".state") for name in store.names())
-        made = method.distill(splits(), BUDGET, RECIPE, Context(ledger=resumed, **every))
+        made = method.distill(splits(), BUDGET, RECIPE, Context(ledger=resumed, **every)).dataset
         assert torch.equal(made.inputs, distilled(key, ledger=whole).inputs)
         assert resumed.total().flops == whole.total().flops
         assert resumed.total().samples == whole.total().samples

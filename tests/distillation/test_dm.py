@@ -86,7 +86,7 @@ class Identity(nn.Module):
 def test_with_pixels_as_features_it_finds_the_class_means(init: Any) -> None:
     data = pictures()
     method = DM(iterations=80, lr_img=0.2, augment="none", init=init)
-    made = method.distill(data, Budget(per_class=1), Recipe(model=Identity), Context())
+    made = method.distill(data, Budget(per_class=1), Recipe(model=Identity), Context()).dataset
     x = data.train.prepare(data.train.inputs).flatten(1)
     means = class_means(x, data.train.labels, 3)
     torch.testing.assert_close(made.prepare(made.inputs).flatten(1), means, rtol=0, atol=1e-5)
@@ -109,8 +109,10 @@ def test_one_step_equals_the_equations() -> None:
     """The batched pass over all classes against a plain loop over classes with the same draws."""
     data = pictures()
     train, seed = data.train, 3
-    made = replace(FAST, iterations=1, batch_real=100, augment="none").distill(
-        data, Budget(per_class=2), RECIPE, Context(seed=seed)
+    made = (
+        replace(FAST, iterations=1, batch_real=100, augment="none")
+        .distill(data, Budget(per_class=2), RECIPE, Context(seed=seed))
+        .dataset
     )
     start = _start(data, seed)
     g = generator(seed, "dm", 0)
@@ -125,13 +127,13 @@ def test_one_step_equals_the_equations() -> None:
 def _start(data: Splits, seed: int) -> Tensor:
     """The initial inputs, seen through a step of almost nothing."""
     still = replace(FAST, iterations=1, lr_img=1e-30, augment="none")
-    made = still.distill(data, Budget(per_class=2), RECIPE, Context(seed=seed))
+    made = still.distill(data, Budget(per_class=2), RECIPE, Context(seed=seed)).dataset
     return made.prepare(made.inputs)
 
 
 def test_it_starts_from_different_real_samples_of_each_class() -> None:
     data = pictures()
-    made = replace(FAST, lr_img=1e-30).distill(data, Budget(per_class=3), RECIPE, Context())
+    made = replace(FAST, lr_img=1e-30).distill(data, Budget(per_class=3), RECIPE, Context()).dataset
     distance = torch.cdist(made.inputs.flatten(1), data.train.inputs.flatten(1).float())
     nearest = distance.argmin(1)
     assert float(distance.min(1).values.max()) < 1e-2
@@ -141,43 +143,43 @@ def test_it_starts_from_different_real_samples_of_each_class() -> None:
 
 def test_what_comes_out() -> None:
     data, ctx = pictures(), Context()
-    made = FAST.distill(data, Budget(per_class=2), RECIPE, ctx)
+    made = FAST.distill(data, Budget(per_class=2), RECIPE, ctx).dataset
     assert made.ids.tolist() == ["dm-0-0", "dm-0-1", "dm-1-0", "dm-1-1", "dm-2-0", "dm-2-1"]
     assert made.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert made.info == data.train.info
     assert made.inputs.dtype == torch.float32
     assert made.inputs.shape == (6, 1, 8, 8)
-    again = FAST.distill(data, Budget(per_class=2), RECIPE, Context())
+    again = FAST.distill(data, Budget(per_class=2), RECIPE, Context()).dataset
     assert torch.equal(made.inputs, again.inputs)
-    other = FAST.distill(data, Budget(per_class=2), RECIPE, Context(seed=1))
+    other = FAST.distill(data, Budget(per_class=2), RECIPE, Context(seed=1)).dataset
     assert not torch.equal(made.inputs, other.inputs)
 
 
 def test_the_order_of_the_data_changes_nothing() -> None:
     data = pictures()
     order = torch.randperm(60, generator=generator(0))
-    made = FAST.distill(data, Budget(per_class=2), RECIPE, Context())
-    turned = FAST.distill(data._replace(train=data.train[order]), Budget(per_class=2), RECIPE, Context())
+    made = FAST.distill(data, Budget(per_class=2), RECIPE, Context()).dataset
+    turned = FAST.distill(data._replace(train=data.train[order]), Budget(per_class=2), RECIPE, Context()).dataset
     assert torch.equal(made.inputs, turned.inputs)
 
 
 def test_a_total_is_spread_evenly_and_the_larger_classes_get_the_rest() -> None:
     data = pictures()
     data = data._replace(train=data.train[[0, 3, 6, *(i for i in range(60) if i % 3)]])
-    made = FAST.distill(data, Budget(keep=8), RECIPE, Context())
+    made = FAST.distill(data, Budget(keep=8), RECIPE, Context()).dataset
     assert made.class_counts().tolist() == [2, 3, 3]
 
 
 @pytest.mark.parametrize("classes, strategy", [(tuple("0123"), False), (("a", "b"), True)])
 def test_digits_are_not_flipped(classes: tuple[str, ...], strategy: bool) -> None:
-    from modicum.distillation.dm import _strategy
+    from modicum.distillation.synthesis import strategy_for
 
-    assert ("flip" in _strategy(DM(), pictures(classes=classes).train)) == strategy
-    assert _strategy(DM(), table().train) == ()
+    assert ("flip" in strategy_for("dm", "auto", pictures(classes=classes).train)) == strategy
+    assert strategy_for("dm", "auto", table().train) == ()
 
 
 def test_tables_work_without_augmentation() -> None:
-    made = DM(iterations=5, lr_img="auto").distill(table(), Budget(per_class=2), Recipe(model="mlp"), Context())
+    made = DM(iterations=5, lr_img="auto").distill(table(), Budget(per_class=2), Recipe(model="mlp"), Context()).dataset
     assert made.inputs.shape == (4, 5)
     assert bool(made.inputs.isfinite().all())
 
@@ -186,7 +188,7 @@ def test_auto_changes_the_inputs_by_one_percent_at_first() -> None:
     data = pictures()
     for model in ("mlp", "convnet(width=4)"):
         method = DM(iterations=1, lr_img="auto", augment="none", model=model)
-        x = method.distill(data, Budget(per_class=2), RECIPE, Context())
+        x = method.distill(data, Budget(per_class=2), RECIPE, Context()).dataset
         start = _start(data, 0)
         ratio = (x.prepare(x.inputs) - start).pow(2).mean().sqrt() / start.pow(2).mean().sqrt()
         assert float(ratio) == pytest.approx(0.01, rel=1e-3)
@@ -196,14 +198,14 @@ def test_auto_changes_the_inputs_by_one_percent_at_first() -> None:
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, stop: int) -> None:
     data, budget, method = pictures(), Budget(per_class=2), replace(FAST, iterations=6, lr_img="auto")
     whole, resumed = Context(), Context(store=Store(tmp_path), checkpoint_seconds=0)
-    expected = method.distill(data, budget, RECIPE, whole)
+    expected = method.distill(data, budget, RECIPE, whole).dataset
 
     class Killed(BaseException):
         pass
 
     class Dying(Context):
-        def loop(self, *args: Any) -> Any:
-            for step in super().loop(*args):
+        def loop(self, *args: Any, **options: Any) -> Any:
+            for step in super().loop(*args, **options):
                 if step == stop:
                     raise Killed
                 yield step
@@ -212,7 +214,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, stop: int)
     with pytest.raises(Killed):
         method.distill(data, budget, RECIPE, dying)
     assert any(name.startswith("dm-") for name in Store(tmp_path).names())
-    made = method.distill(data, budget, RECIPE, resumed)
+    made = method.distill(data, budget, RECIPE, resumed).dataset
     assert torch.equal(made.inputs, expected.inputs)
     for one, two in zip(resumed.ledger.charges, whole.ledger.charges, strict=True):
         assert replace(one, seconds=0, peak_bytes=0) == replace(two, seconds=0, peak_bytes=0)
@@ -238,9 +240,9 @@ def test_the_ledger_is_exact() -> None:
 
 def test_many_real_samples_come_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     data = pictures()
-    whole = replace(FAST, batch_real=20).distill(data, Budget(per_class=1), RECIPE, Context())
+    whole = replace(FAST, batch_real=20).distill(data, Budget(per_class=1), RECIPE, Context()).dataset
     monkeypatch.setattr("modicum.distillation.dm.BLOCK", 7)
-    parts = replace(FAST, batch_real=20).distill(data, Budget(per_class=1), RECIPE, Context())
+    parts = replace(FAST, batch_real=20).distill(data, Budget(per_class=1), RECIPE, Context()).dataset
     torch.testing.assert_close(whole.inputs, parts.inputs, rtol=1e-3, atol=1e-2)
 
 
@@ -277,7 +279,7 @@ def test_errors_of_the_data() -> None:
     data = pictures()
 
     def distill(train: Dataset, budget: Budget | None = None, method: DM = FAST) -> Dataset:
-        return method.distill(Splits(train, train, train), budget or Budget(per_class=1), RECIPE, Context())
+        return method.distill(Splits(train, train, train), budget or Budget(per_class=1), RECIPE, Context()).dataset
 
     info = Info(modality="text", classes=("a", "b"), vocabulary=("", "?"))
     text = Dataset(torch.ones(4, 3).long(), torch.tensor([0, 1, 0, 1]), info=info)
@@ -307,7 +309,7 @@ def test_errors_of_the_data() -> None:
 
 def test_a_step_that_is_too_large_says_so() -> None:
     with pytest.raises(
-        TrainingError, match=r"not finite after iteration \d+: lr_img=1e\+30 is too large .* lr_img='auto'"
+        TrainingError, match=r"not finite after iteration \d+: lr=1e\+30 of the inputs is too large .* lr_img='auto'"
     ):
         replace(FAST, lr_img=1e30, iterations=20).distill(table(), Budget(per_class=1), Recipe(model="mlp"), Context())
 
@@ -325,6 +327,6 @@ def test_errors_of_the_mathematics() -> None:
 
 
 def test_ids_are_strings() -> None:
-    made = FAST.distill(pictures(), Budget(per_class=1), RECIPE, Context())
+    made = FAST.distill(pictures(), Budget(per_class=1), RECIPE, Context()).dataset
     assert made.ids.dtype.kind == "U"
     assert len(np.unique(made.ids)) == len(made)

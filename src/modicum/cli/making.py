@@ -114,6 +114,7 @@ def _make_dataset(verb: Callable[..., Any], command: Any, default: str) -> None:
     ctx = command.context()
     recipe = recipe_of(command.recipe, command.data, command.loading)
     made = verb(command.data, command.method, command.keep, recipe=recipe, ctx=ctx, **command.loading)
+    made = getattr(made, "dataset", made)
     out = Path(command.out or default)
     save(made, out)
     counts = made.class_counts().tolist() if made.info.task == "classification" else [len(made)]

@@ -88,7 +88,7 @@ def prepare(
         return Plan(train[method.select(data, budget, ctx, *measured)])
     if isinstance(method, Distiller):
         made = method.distill(data, budget, recipe, ctx, *measure(method, data, recipe, ctx))
-        return Plan(made, synthetic=True)
+        return Plan(made.dataset, synthetic=True)
     raise ModicumError(
         f"{type(method).__name__} has none of score, select, distill, sampler; a method needs one of them"
     )

@@ -12,10 +12,16 @@ from modicum.data.overlap import Overlap, Shared, overlap
 from modicum.data.parting import split
 from modicum.data.pixels import Color, Gray, Jitter, Pixels, Solarize
 from modicum.data.save import save, to_torch
+from modicum.data.siamese import DSA, Transforms, apply_dsa, draw_dsa, parse_strategy
 from modicum.data.text import decode
 from modicum.data.views import VIEWS, Views, make_views
 
 __all__ = [
+    "parse_strategy",
+    "draw_dsa",
+    "apply_dsa",
+    "Transforms",
+    "DSA",
     "VIEWS",
     "Augment",
     "Blur",

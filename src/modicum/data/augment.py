@@ -14,15 +14,17 @@ from modicum.data.geometry import Blur, Crop, Cutout, Flip, ResizedCrop
 from modicum.data.mixing import CutMix, Draw, Mixup, paste
 from modicum.data.operation import Operation, apply_to_some
 from modicum.data.pixels import Color, Gray, Jitter, Pixels, Solarize
+from modicum.data.siamese import DSA
 from modicum.dataset import Dataset
 from modicum.errors import ModicumError, TrainingError
 from modicum.spec import parse_call
 
 __all__ = ["OPERATIONS", "Augment", "make_augment"]
 
-Kind: TypeAlias = "Crop | Flip | Cutout | Color | ResizedCrop | Jitter | Gray | Blur | Solarize | Mixup | CutMix"
+Kind: TypeAlias = "Crop | Flip | Cutout | Color | ResizedCrop | Jitter | Gray | Blur | Solarize | DSA | Mixup | CutMix"
 OPERATIONS: dict[str, type[Kind]] = {
-    kind.name: kind for kind in (Crop, Flip, Cutout, Color, ResizedCrop, Jitter, Gray, Blur, Solarize, Mixup, CutMix)
+    kind.name: kind
+    for kind in (Crop, Flip, Cutout, Color, ResizedCrop, Jitter, Gray, Blur, Solarize, DSA, Mixup, CutMix)
 }
 """Augmentations by name."""
 ON_PIXELS = (Jitter, Gray, Solarize)

@@ -4,7 +4,23 @@ A *distiller* makes a small training set: inputs that were never recorded but co
 them does nearly as well as one trained on all data.
 """
 
+from modicum.data.siamese import Transforms, apply_dsa, draw_dsa, parse_strategy
+from modicum.distillation.distilled import Distilled, Snapshot, evaluation_recipe
 from modicum.distillation.dm import DM, class_means, dm_loss
-from modicum.distillation.dsa import Transforms, apply_dsa, draw_dsa, parse_strategy
+from modicum.distillation.whitening import Whitening, whitened, zca
 
-__all__ = ["DM", "Transforms", "apply_dsa", "class_means", "dm_loss", "draw_dsa", "parse_strategy"]
+__all__ = [
+    "DM",
+    "Distilled",
+    "Snapshot",
+    "Transforms",
+    "Whitening",
+    "apply_dsa",
+    "class_means",
+    "dm_loss",
+    "draw_dsa",
+    "evaluation_recipe",
+    "parse_strategy",
+    "whitened",
+    "zca",
+]

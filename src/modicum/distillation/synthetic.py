@@ -87,7 +87,7 @@ def spread(name: str, budget: Budget, real_counts: Tensor) -> Tensor:
     return counts
 
 
-def synthetic_set(name: str, train: Dataset, inputs: Tensor, counts: Tensor) -> Dataset:
+def synthetic_set(name: str, train: Dataset, inputs: Tensor, counts: Tensor, targets: Tensor | None = None) -> Dataset:
     """Learned inputs as a data set that `prepare` standardizes back to what was learned.
 
     Args:
@@ -95,9 +95,10 @@ def synthetic_set(name: str, train: Dataset, inputs: Tensor, counts: Tensor) -> 
         train: What was distilled; gives the info.
         inputs: (k, *shape) standardized inputs, class after class.
         counts: (c,) how many of each class.
+        targets: (k,) class indices or (k, c) soft labels; the class of each sample when None.
 
     Returns:
-        Inputs in the units of the stored data, with class indices.
+        Inputs in the units of the stored data, with targets.
     """
     stored, info = inputs.detach().cpu(), train.info
     if info.mean:
@@ -105,4 +106,5 @@ def synthetic_set(name: str, train: Dataset, inputs: Tensor, counts: Tensor) -> 
         mean, std = (torch.tensor(v, dtype=stored.dtype).reshape(shape) for v in (info.mean, info.std))
         stored = stored * std + mean
     ids = [f"{name}-{c}-{k}" for c, count in enumerate(counts.tolist()) for k in range(count)]
-    return Dataset(stored, torch.arange(len(counts)).repeat_interleave(counts), np.array(ids), info=info)
+    own = torch.arange(len(counts)).repeat_interleave(counts)
+    return Dataset(stored, own if targets is None else targets.detach().cpu(), np.array(ids), info=info)

@@ -9,9 +9,9 @@ from modicum import losses
 from modicum.data.views import make_views
 from modicum.dataset import Dataset
 from modicum.methods import Card
+from modicum.options import check_options
 from modicum.pretraining.heads import projector
 from modicum.pretraining.learner import Backbone, Learner, Plan
-from modicum.pretraining.options import check_options
 from modicum.pretraining.two_views import TwoViews
 from modicum.training.recipe import Recipe
 

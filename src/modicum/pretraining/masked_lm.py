@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from modicum.dataset import Dataset
 from modicum.methods import Card
 from modicum.models.text import mean_of_tokens
+from modicum.options import check_options
 from modicum.pretraining.learner import Backbone, Learner, Plan
-from modicum.pretraining.options import check_options
 from modicum.pretraining.tokens import (
     MaskedHead,
     check_texts,

@@ -16,8 +16,8 @@ from modicum.errors import ModicumError
 from modicum.losses.multiple_negatives import MultipleNegatives
 from modicum.methods import Card
 from modicum.models.experts import BLOCKS, ROUTINGS, ExpertTransformer, Routed
+from modicum.options import check_options
 from modicum.pretraining.learner import Backbone, Learner, Plan
-from modicum.pretraining.options import check_options
 from modicum.pretraining.tokens import check_texts, transformer_of
 from modicum.training.recipe import Recipe
 

@@ -15,9 +15,9 @@ from modicum.dataset import Dataset
 from modicum.errors import ModicumError
 from modicum.losses import NTXent
 from modicum.methods import Card
+from modicum.options import check_options
 from modicum.pretraining.heads import projector
 from modicum.pretraining.learner import Backbone, Learner, Plan
-from modicum.pretraining.options import check_options
 from modicum.training.recipe import Recipe
 
 __all__ = ["ScatSimCLR", "jigsaw", "jigsaw_permutations"]

@@ -11,9 +11,9 @@ from modicum.data.views import Views, make_views
 from modicum.dataset import Dataset
 from modicum.losses.negative_cosine import NegativeCosine
 from modicum.methods import Card
+from modicum.options import check_options
 from modicum.pretraining.heads import projector
 from modicum.pretraining.learner import Backbone, Learner, Plan
-from modicum.pretraining.options import check_options
 from modicum.training.recipe import Recipe
 
 __all__ = ["SimSiam"]

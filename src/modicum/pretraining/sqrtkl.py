@@ -16,6 +16,7 @@ from modicum.errors import ModicumError
 from modicum.losses.instance_discrimination import check_rows
 from modicum.losses.sqrt_kl import SqrtKL as Divergence
 from modicum.methods import Card
+from modicum.options import check_options
 from modicum.pretraining.bank import (
     INITS,
     BankLearner,
@@ -24,7 +25,6 @@ from modicum.pretraining.bank import (
     draw_others,
 )
 from modicum.pretraining.learner import Backbone, Learner, Plan
-from modicum.pretraining.options import check_options
 from modicum.training.recipe import Recipe
 
 __all__ = ["SqrtKL"]

@@ -26,6 +26,7 @@ from modicum.spec import content_key
 from modicum.training.distributed import join
 from modicum.training.evaluate import Evaluation, evaluate
 from modicum.training.order import Sampler, Shuffle, permutation
+from modicum.training.outputs import centered_targets
 from modicum.training.recipe import Recipe
 from modicum.training.schedule import learning_rate, make_optimizer
 
@@ -189,6 +190,13 @@ def default_recipe(dataset: Dataset) -> Recipe:
 
 def supervised(recipe: Recipe, dataset: Dataset) -> Objective:
     """The loss of a recipe, per sample."""
+    if recipe.loss == "mse" and dataset.info.task == "classification":
+
+        def centered(model: nn.Module, inputs: Tensor, targets: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+            outputs = model(inputs)
+            return 0.5 * (outputs - centered_targets(targets, outputs.shape[1])).square().sum(1), outputs
+
+        return centered
     if dataset.info.task == "regression":
 
         def squared(model: nn.Module, inputs: Tensor, targets: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -255,7 +263,7 @@ class _Run:
         self.ctx = self.group.context(ctx) if self.group else ctx
         self.n = len(dataset)
         self.batch = min(recipe.batch_size, self.n)
-        self.sampler = self.sampler or Shuffle(self.n, ctx.seed)
+        self.sampler = self.sampler or Shuffle(self.n, ctx.seed, recipe.shuffle)
         visited = getattr(self.sampler, "size", self.n)
         self.per_epoch = math.ceil(visited / self.batch)
         self.most_steps = recipe.steps_for(visited)

@@ -27,6 +27,7 @@ from modicum.spec import content_key
 from modicum.training.chain import chain_backward, chain_forward, chain_of, output_gradient
 from modicum.training.fit import RESIDENT_BYTES, Fit, default_recipe
 from modicum.training.order import permutation
+from modicum.training.outputs import centered_targets
 from modicum.training.recipe import Recipe
 from modicum.training.schedule import learning_rate, make_optimizer
 
@@ -224,6 +225,7 @@ class _Stack:
             (self.stacked if parameter.requires_grad else self.frozen)[key] = whole
         self.average = {key: p.clone() for key, p in self.stacked.items()} if recipe.ema else {}
         simple = not self.frozen and recipe.precision == "float32" and pool.dataset.info.task == "classification"
+        simple = simple and recipe.loss == "cross-entropy"
         self.chain = chain_of(self.template) if simple else []
         self.blocks = list(self._blocks())
         self.leaves: dict[str, Tensor] = {}
@@ -329,6 +331,8 @@ class _Stack:
     def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if self.pool.dataset.info.task == "regression":
             return F.mse_loss(outputs.reshape(targets.shape), targets, reduction="none")
+        if self.recipe.loss == "mse":
+            return 0.5 * (outputs - centered_targets(targets, outputs.shape[1])).square().sum(1)
         # the softmax of few classes is vectorized only when they are not the last dimension: ten times as fast
         logs = outputs.T.contiguous().log_softmax(0)
         return _cross_entropy(logs[None], targets[None], self.recipe.label_smoothing)[0]
@@ -367,7 +371,7 @@ class _Stack:
         return learning_rate(self.recipe, min(1.0, (epoch + within / block.per_epoch) / block.epochs))
 
     def _begin_epoch(self, row: int, job: _Job, epoch: int) -> None:
-        at = job.at[permutation(len(job.at), job.seed, epoch)]
+        at = job.at[permutation(len(job.at), job.seed, epoch)] if self.recipe.shuffle else job.at
         self.loss_sum[row] = 0
         for flat, values in ((self.order[row], at), (self.gain[row], self._gains(job, at))):
             flat.zero_()

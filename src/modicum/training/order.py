@@ -50,14 +50,15 @@ class Shuffle:
     Args:
         n: Number of samples.
         seed: Of the order.
+        shuffle: Whether the order is new each time, or that of the data.
     """
 
-    def __init__(self, n: int, seed: int = 0) -> None:
-        self.n, self.seed = n, seed
+    def __init__(self, n: int, seed: int = 0, shuffle: bool = True) -> None:
+        self.n, self.seed, self.shuffle = n, seed, shuffle
 
     def order(self, epoch: int) -> tuple[Tensor, Tensor | None]:
-        """A permutation of all positions; no weights."""
-        return permutation(self.n, self.seed, epoch), None
+        """All positions; no weights."""
+        return permutation(self.n, self.seed, epoch) if self.shuffle else torch.arange(self.n), None
 
     def observe(self, indices: Tensor, losses: Tensor) -> None:
         """Learn nothing."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from modicum.errors import DataError
 
-__all__ = ["confidence_gap", "error_norm", "margin_of"]
+__all__ = ["centered_targets", "confidence_gap", "error_norm", "margin_of"]
 
 
 def _at_targets(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -23,6 +24,23 @@ def _at_targets(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
             f"targets of shape {tuple(targets.shape)} do not fit {name} of shape {tuple(outputs.shape)}; "
             f"expected one class index for each of {tuple(outputs.shape[:-1])}"
         ) from None
+
+
+def centered_targets(targets: Tensor, classes: int) -> Tensor:
+    """What outputs are compared with by squared error: one-hot rows less 1 / c, or soft targets as they are.
+
+    Args:
+        targets: (n,) class indices, or (n, c) numbers.
+        classes: Number of classes c.
+
+    Returns:
+        (n, c) floating.
+
+    Example:
+        >>> centered_targets(torch.tensor([1]), 2)
+        tensor([[-0.5000,  0.5000]])
+    """
+    return targets if targets.is_floating_point() else F.one_hot(targets, classes).float() - 1 / classes
 
 
 def margin_of(logits: Tensor, targets: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from modicum.errors import TrainingError
 
 __all__ = ["Recipe"]
 
+SCHEDULES = ("cosine", "one-cycle", "step", "constant")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -24,10 +26,14 @@ class Recipe:
         batch_size: Samples a step.
         optimizer: `sgd`, `adamw` or `lars`.
         lr: Learning rate at its highest.
-        momentum: Of SGD (Nesterov) and LARS, or beta1 of AdamW.
+        momentum: Of SGD and LARS, or beta1 of AdamW.
+        nesterov: Whether the momentum of SGD is Nesterov's, or that of a heavy ball.
         weight_decay: L2 coefficient of SGD and LARS, decoupled decay of AdamW.
-        schedule: `cosine` to zero, `one-cycle` (linear up, linear down) or `constant`.
+        schedule: `cosine` to zero, `one-cycle` (linear up, linear down), `step` (a tenth in the second half) or `constant`.
         warmup: Share of the run in which the learning rate rises linearly; one-cycle uses 0.3 when it is 0.
+        rates: The learning rate of each step, instead of lr and schedule.
+        shuffle: Whether every epoch has a new order, or that of the data.
+        loss: `cross-entropy`, or `mse` between the outputs and the targets: class indices as one-hot rows less 1 / c.
         label_smoothing: Probability mass spread over all classes.
         ema: Decay per step of an exponential moving average of the weights, used instead of them at the end; 0 is off.
         precision: `float32` or `bfloat16` (autocast).
@@ -50,9 +56,13 @@ class Recipe:
     optimizer: Literal["sgd", "adamw", "lars"] = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
+    nesterov: bool = True
     weight_decay: float = 5e-4
-    schedule: Literal["cosine", "one-cycle", "constant"] = "cosine"
+    schedule: Literal["cosine", "one-cycle", "step", "constant"] = "cosine"
     warmup: float = 0.0
+    rates: tuple[float, ...] = ()
+    shuffle: bool = True
+    loss: Literal["cross-entropy", "mse"] = "cross-entropy"
     label_smoothing: float = 0.0
     ema: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -69,8 +79,10 @@ class Recipe:
             ("lr", 0 < self.lr < math.inf, "a number > 0"),
             ("momentum", 0 <= self.momentum < 1, "a number in [0, 1)"),
             ("weight_decay", self.weight_decay >= 0, "a number >= 0"),
-            ("schedule", self.schedule in ("cosine", "one-cycle", "constant"), "'cosine', 'one-cycle' or 'constant'"),
+            ("schedule", self.schedule in SCHEDULES, f"one of {', '.join(map(repr, SCHEDULES))}"),
             ("warmup", 0 <= self.warmup < 1, "a share in [0, 1)"),
+            ("rates", all(0 <= rate < math.inf for rate in self.rates), "numbers >= 0, one a step"),
+            ("loss", self.loss in ("cross-entropy", "mse"), "'cross-entropy' or 'mse'"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "a share in [0, 1)"),
             ("ema", 0 <= self.ema < 1, "a decay in [0, 1)"),
             ("precision", self.precision in ("float32", "bfloat16"), "'float32' or 'bfloat16'"),
@@ -80,6 +92,8 @@ class Recipe:
         for name, right, expected in checks:
             if not right:
                 raise TrainingError(f"recipe {name}={getattr(self, name)!r}; expected {expected}")
+        if self.rates and self.steps != len(self.rates):
+            raise TrainingError(f"recipe has {len(self.rates)} rates and steps={self.steps}; expected one rate a step")
 
     def steps_for(self, n: int) -> int:
         """Optimizer steps on n samples; the last batch of an epoch may be smaller."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from modicum.comparison.prepare import prepare
+from modicum.comparison.prepare import measure, prepare
 from modicum.context import Context
 from modicum.data import load
 from modicum.dataset import Dataset, Splits
+from modicum.distillation.distilled import Distilled
 from modicum.errors import ModicumError
 from modicum.methods import Distiller, Selector, Valuation, make
 from modicum.scores import Budget, as_budget
@@ -61,11 +63,25 @@ def distill(
     keep: Budget | float | int | str | None = None,
     *,
     per_class: int | None = None,
+    zca: float = 0.0,
     recipe: Recipe | None = None,
     ctx: Context | None = None,
     **options: Any,
-) -> Dataset:
-    """A small synthetic training set; the arguments are those of `select`.
+) -> Distilled:
+    """A small synthetic training set that says how it wants to be trained on.
+
+    Args:
+        data: What `modicum.load` understands; the training split is distilled.
+        method: Key of a distillation method, with options or without, or a method object.
+        keep: How much, as a fraction, a count, `1%` or a `Budget`.
+        per_class: How many of each class, instead.
+        zca: Whiten the images first, with so much added to the variances (0.1 is published); 0 is off.
+        recipe: Gives the network.
+        ctx: Device, seed, ledger, cache.
+        options: For `load`, such as `label` or `limit`.
+
+    Returns:
+        The set and its recipe; `fit` takes it as it is.
 
     Raises:
         ModicumError: The method does not make samples, or the budget does not fit.
@@ -74,18 +90,26 @@ def distill(
         >>> len(distill("digits", "dm(iterations=2)", per_class=1))
         10
     """
-    chosen = make(method) if isinstance(method, str) else method
+    from modicum.distillation.whitening import whitened
+
+    chosen, ctx = make(method) if isinstance(method, str) else method, ctx or Context()
     if not isinstance(chosen, Distiller):
         raise ModicumError(f"method {chosen.card.key!r} does not make samples; use a distillation method such as 'dm'")
-    return _prepared(data, chosen, keep, per_class, recipe, ctx, options)
+    splits, whitening = load(data, **options), None
+    if zca:
+        splits, whitening = whitened(splits, zca)
+    recipe = recipe or default_recipe(splits.train)
+    made = chosen.distill(splits, _budget(keep, per_class), recipe, ctx, *measure(chosen, splits, recipe, ctx))
+    return replace(made, whitening=whitening)
 
 
 def fit(data: Any, recipe: Recipe | None = None, ctx: Context | None = None, **hooks: Any) -> Fit:
     """Train a model: `modicum.training.fit` for data in any form.
 
     Args:
-        data: A `Dataset`, all of which is trained on, or what `modicum.load` understands, whose training split is.
-        recipe: How; one that suits the data when None.
+        data: A `Dataset`, all of which is trained on, a `Distilled` set, or what `modicum.load` understands, whose training
+            split is.
+        recipe: How; one that suits the data when None, its own for a distilled set.
         ctx: Device, seed, ledger and store.
         hooks: `sampler`, `objective`, `recorder` and the other arguments of `modicum.training.fit`.
 
@@ -96,6 +120,10 @@ def fit(data: Any, recipe: Recipe | None = None, ctx: Context | None = None, **h
         >>> fit("iris", Recipe(model="linear", epochs=5)).recipe.model
         'linear'
     """
+    if isinstance(data, Distilled):
+        ctx = ctx or Context()
+        ctx = ctx if data.seed is None else ctx.with_(seed=data.seed)
+        return train(data.dataset, recipe or data.recipe, ctx, **hooks)
     dataset = data if isinstance(data, Dataset) else load(data).train
     return train(dataset, recipe, ctx, **hooks)
 
@@ -109,8 +137,12 @@ def _prepared(
     ctx: Context | None,
     options: dict[str, Any],
 ) -> Dataset:
-    budget = Budget(per_class=per_class) if keep is None else as_budget(keep)
+    splits: Splits = load(data, **options)
+    recipe = recipe or default_recipe(splits.train)
+    return prepare(method, _budget(keep, per_class), splits, recipe, ctx or Context()).dataset
+
+
+def _budget(keep: Budget | float | int | str | None, per_class: int | None) -> Budget:
     if keep is not None and per_class is not None:
         raise ModicumError(f"keep={keep!r} and per_class={per_class!r} are both given; expected one of them")
-    splits: Splits = load(data, **options)
-    return prepare(method, budget, splits, recipe or default_recipe(splits.train), ctx or Context()).dataset
+    return Budget(per_class=per_class) if keep is None else as_budget(keep)

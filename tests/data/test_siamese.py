@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from modicum.context import generator
-from modicum.distillation.dsa import FAMILIES, Transforms, apply_dsa, draw_dsa, parse_strategy
+from modicum.data.siamese import FAMILIES, Transforms, apply_dsa, draw_dsa, parse_strategy
 from modicum.errors import ModicumError, TrainingError
 
 

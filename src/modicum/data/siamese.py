@@ -5,16 +5,18 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from modicum.data.geometry import Crop, Flip
+from modicum.data.operation import check
 from modicum.data.pixels import Color
 from modicum.errors import ModicumError, TrainingError
 
-__all__ = ["FAMILIES", "Transforms", "apply_dsa", "draw_dsa", "parse_strategy"]
+__all__ = ["DSA", "FAMILIES", "Transforms", "apply_dsa", "draw_dsa", "parse_strategy"]
 
 FAMILIES = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
@@ -35,6 +37,38 @@ class Transforms:
 
     def __len__(self) -> int:
         return len(self.family)
+
+
+@dataclass(frozen=True)
+class DSA:
+    """The augmentation of training on synthetic images: one family a batch, with parameters of each image.
+
+    Args:
+        strategy: Families, such as `color_crop_cutout_flip_scale_rotate`.
+        one_family: Whether all images of a batch share the family, as published.
+
+    Raises:
+        ModicumError: A family is unknown.
+    """
+
+    strategy: str = "color_crop_cutout_flip_scale_rotate"
+    one_family: bool = True
+
+    name: ClassVar[str] = "dsa"
+
+    def __post_init__(self) -> None:
+        check(self.name, "strategy", self.strategy, isinstance(self.strategy, str), "a text such as 'color_crop'")
+        parse_strategy(self.strategy)
+
+    def draw(self, n: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """(n, 4) the family of each image and its three numbers."""
+        drawn = draw_dsa(parse_strategy(self.strategy), n, generator, one_family=self.one_family)
+        return torch.cat([drawn.family[:, None].float(), drawn.numbers], 1)
+
+    def apply(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """Each image by its own numbers."""
+        drawn = Transforms(parse_strategy(self.strategy), parameters[:, 0].long().cpu(), parameters[:, 1:])
+        return apply_dsa(x, drawn)
 
 
 def parse_strategy(strategy: str) -> tuple[str, ...]:
