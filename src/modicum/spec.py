@@ -64,11 +64,18 @@ def format_call(name: str, options: Mapping[str, Any]) -> str:
 def canonical(value: Any) -> Any:
     """The same description as JSON types only, so that equal things have equal text whatever built them.
 
+    A field of a dataclass whose metadata say `later` came in a later release: at its default it is left out, so that what
+    was done before it was there keeps its name.
+
     Raises:
         ModicumError: Something in it has no stable description.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.compare}
+        fields = {
+            f.name: getattr(value, f.name)
+            for f in dataclasses.fields(value)
+            if f.compare and not (f.metadata.get("later") and getattr(value, f.name) == f.default)
+        }
         return {"type": type(value).__name__, **canonical(fields)}
     if isinstance(value, Mapping):
         return {str(k): canonical(v) for k, v in sorted(value.items(), key=lambda kv: str(kv[0]))}

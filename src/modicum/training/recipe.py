@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from modicum.errors import TrainingError
 
 __all__ = ["Recipe"]
 
+LATER = {"later": True}
 SCHEDULES = ("cosine", "one-cycle", "step", "constant")
 
 
@@ -56,13 +57,13 @@ class Recipe:
     optimizer: Literal["sgd", "adamw", "lars"] = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
-    nesterov: bool = True
+    nesterov: bool = field(default=True, metadata=LATER)
     weight_decay: float = 5e-4
     schedule: Literal["cosine", "one-cycle", "step", "constant"] = "cosine"
     warmup: float = 0.0
-    rates: tuple[float, ...] = ()
-    shuffle: bool = True
-    loss: Literal["cross-entropy", "mse"] = "cross-entropy"
+    rates: tuple[float, ...] = field(default=(), metadata=LATER)
+    shuffle: bool = field(default=True, metadata=LATER)
+    loss: Literal["cross-entropy", "mse"] = field(default="cross-entropy", metadata=LATER)
     label_smoothing: float = 0.0
     ema: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -71,6 +72,7 @@ class Recipe:
     augment: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "rates", tuple(self.rates))  # JSON has lists only
         checks: tuple[tuple[str, bool, str], ...] = (
             ("epochs", 0 < self.epochs < math.inf, "a number > 0"),
             ("steps", self.steps is None or (isinstance(self.steps, int) and self.steps >= 1), "an integer >= 1"),
