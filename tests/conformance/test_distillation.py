@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from modicum.comparison.prepare import measure
 from modicum.context import Context
 from modicum.dataset import Dataset, Info, Splits
 from modicum.errors import BudgetError, DataError, ModicumError
@@ -21,22 +23,40 @@ N, CLASSES = 30, 3
 RECIPE = Recipe(model="mlp(hidden=8, layers=1)", epochs=2, batch_size=10)
 BUDGET = Budget(per_class=2)
 
-LINES = {"dm": "dm(iterations=4, batch_real=8)"}
+LINES = {
+    "dm": "dm(iterations=4, batch_real=8)",
+}
+PICTURES: set[str] = set()  # for images only
 
 METHODS = {key: kind for key, kind in table().items() if family_of(kind) == "distillation"}
 
 
-def splits(order: np.ndarray | None = None) -> Splits:
+def splits(order: np.ndarray | None = None, pictures: bool = False) -> Splits:
     draw = np.random.default_rng(0)
     targets = torch.from_numpy(draw.permutation(np.arange(N) % CLASSES))
-    inputs = torch.from_numpy(draw.normal(size=(N, 4)).astype(np.float32))
-    data = Dataset(inputs, targets, ids=draw.permutation(1000)[:N], info=Info(classes=tuple("abc")))
+    shape, modality = ((N, 1, 8, 8), "image") if pictures else ((N, 4), "tabular")
+    inputs = torch.from_numpy(draw.normal(size=shape).astype(np.float32))
+    info = Info(classes=tuple("abc"), modality=modality)
+    data = Dataset(inputs, targets, ids=draw.permutation(1000)[:N], info=info)
     train = data if order is None else data[order]
     return Splits(train, data[:9], data[:9])
 
 
+def recipe_of(key: str) -> Recipe:
+    return replace(RECIPE, model="convnet(width=4)") if key in PICTURES else RECIPE
+
+
+def made_by(key: str, data: Splits, budget: Budget, ctx: Context) -> Dataset:
+    method, recipe = make(LINES[key]), recipe_of(key)
+    return method.distill(data, budget, recipe, ctx, *measure(method, data, recipe, ctx)).dataset
+
+
 def distilled(key: str, data: Splits | None = None, budget: Budget = BUDGET, seed: int = 0, **context) -> Dataset:
-    return make(LINES[key]).distill(data or splits(), budget, RECIPE, Context(seed=seed, **context)).dataset
+    return made_by(key, data or given(key), budget, Context(seed=seed, **context))
+
+
+def given(key: str, order: np.ndarray | None = None) -> Splits:
+    return splits(order, key in PICTURES)
 
 
 def test_every_distillation_has_a_line() -> None:
@@ -48,17 +68,16 @@ class TestDistiller:
     def test_is_a_distiller(self, key: str) -> None:
         method = make(LINES[key])
         assert isinstance(method, Distiller)
-        assert method.needs() == ()
         assert make(spec(method)) == method
 
     def test_gives_as_many_samples_of_each_class_as_asked(self, key: str) -> None:
         made = distilled(key)
         assert made.class_counts().tolist() == [2] * CLASSES
-        assert made.inputs.shape == (2 * CLASSES, 4)
+        assert made.inputs.shape == (2 * CLASSES, *given(key).train.inputs.shape[1:])
         assert made.inputs.is_floating_point()
         assert bool(made.inputs.isfinite().all())
         assert len(set(made.ids.tolist())) == len(made)
-        assert made.info == splits().train.info
+        assert made.info == given(key).train.info
 
     def test_same_seed_same_bits_and_another_seed_others(self, key: str) -> None:
         assert torch.equal(distilled(key).inputs, distilled(key).inputs)
@@ -66,17 +85,17 @@ class TestDistiller:
 
     def test_the_order_of_the_samples_does_not_matter(self, key: str) -> None:
         order = np.random.default_rng(3).permutation(N)
-        assert torch.equal(distilled(key).inputs, distilled(key, splits(order)).inputs)
+        assert torch.equal(distilled(key).inputs, distilled(key, given(key, order)).inputs)
 
     def test_only_the_training_split_is_looked_at(self, key: str) -> None:
-        data = splits()
+        data = given(key)
         other = data._replace(valid=data.valid.replace(inputs=data.valid.inputs + 1), test=data.test[:3])
         assert torch.equal(distilled(key, data).inputs, distilled(key, other).inputs)
 
     def test_inputs_are_not_written_to(self, key: str) -> None:
-        data = splits()
+        data = given(key)
         distilled(key, data)
-        assert data.train.fingerprint == splits().train.fingerprint
+        assert data.train.fingerprint == given(key).train.fingerprint
 
     def test_the_ledger_only_grows(self, key: str) -> None:
         ledger = Ledger()
@@ -100,27 +119,27 @@ class TestDistiller:
                     yield step
 
         store, whole, resumed = Store(tmp_path), Ledger(), Ledger()
-        method, every = make(LINES[key]), {"store": store, "checkpoint_seconds": 0.0}
+        every = {"store": store, "checkpoint_seconds": 0.0}
         with pytest.raises(Stop):
-            method.distill(splits(), BUDGET, RECIPE, Interrupted(**every))
+            made_by(key, given(key), BUDGET, Interrupted(**every))
         assert any(name.endswith(".state") for name in store.names())
-        made = method.distill(splits(), BUDGET, RECIPE, Context(ledger=resumed, **every)).dataset
+        made = made_by(key, given(key), BUDGET, Context(ledger=resumed, **every))
         assert torch.equal(made.inputs, distilled(key, ledger=whole).inputs)
         assert resumed.total().flops == whole.total().flops
         assert resumed.total().samples == whole.total().samples
 
     def test_no_samples(self, key: str) -> None:
-        data = splits()
+        data = given(key)
         with pytest.raises(ModicumError, match=r"train has (0 samples|no sample)"):
             distilled(key, data._replace(train=data.train[[]]))
 
     def test_a_class_without_samples(self, key: str) -> None:
-        data = splits()
+        data = given(key)
         with pytest.raises(DataError, match="train has no sample of class 'a'"):
             distilled(key, data._replace(train=data.train[data.train.labels != 0]))
 
     def test_not_finite(self, key: str) -> None:
-        data = splits()
+        data = given(key)
         inputs = data.train.inputs.clone()
         inputs[5, 0] = torch.nan
         with pytest.raises(DataError, match="not finite"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from modicum.dataset import Dataset
+from modicum.distillation.teacher import Teacher
 from modicum.distillation.whitening import Whitening
 from modicum.errors import DataError
 from modicum.training.recipe import Recipe
@@ -44,6 +45,7 @@ class Distilled:
         history: Columns of the making, such as `iteration` and `loss`.
         snapshots: The set at some moments, the last of which is the set itself.
         stored: What the inputs are computed from, where that is smaller than they are.
+        teacher: Labels every augmented view while a model is trained on the set, instead of the targets; None for none.
 
     Raises:
         DataError: There are no samples or no targets.
@@ -63,6 +65,7 @@ class Distilled:
     history: Mapping[str, list[float]] = field(default_factory=dict)
     snapshots: tuple[Snapshot, ...] = ()
     stored: Mapping[str, Tensor] = field(default_factory=dict)
+    teacher: Teacher | None = None
 
     def __post_init__(self) -> None:
         if not len(self.dataset) or self.dataset.targets is None:

@@ -123,6 +123,8 @@ def fit(data: Any, recipe: Recipe | None = None, ctx: Context | None = None, **h
     if isinstance(data, Distilled):
         ctx = ctx or Context()
         ctx = ctx if data.seed is None else ctx.with_(seed=data.seed)
+        if data.teacher is not None:
+            hooks = {"objective": data.teacher.objective(), **hooks}
         return train(data.dataset, recipe or data.recipe, ctx, **hooks)
     dataset = data if isinstance(data, Dataset) else load(data).train
     return train(dataset, recipe, ctx, **hooks)
