@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from modicum.context import Context
 from modicum.dataset import Dataset
-from modicum.errors import TrainingError
 from modicum.models import build
 from modicum.training.fit import fit
-from modicum.training.many import _refuse, fit_many
+from modicum.training.many import fit_many, stackable
 from modicum.training.recipe import Recipe
 from modicum.training.schedule import learning_rate
 
@@ -61,7 +60,7 @@ def trained_at(
     """
     steps = recipe.steps_for(len(subsets[0]))
     seeds = [ctx.seed + 1_000_003 * run for run in range(len(subsets))]
-    if len(subsets) > 1 and moments == [steps] and _stackable(build(recipe.model, train)):
+    if len(subsets) > 1 and moments == [steps] and stackable(build(recipe.model, train)):
         fits = fit_many(train, recipe, ctx, subsets=subsets, seeds=seeds, name="gradients", phase="choose")
         kept = [[_weights(done.model)] for done in fits]
     else:
@@ -83,14 +82,6 @@ def _watched(train: Dataset, recipe: Recipe, moments: list[int], ctx: Context, r
     done = fit(train, recipe, ctx, recorder=keep, stop_after=stop_after, name=f"gradients-{run}", phase="choose")
     weights = [keep.kept[moment // per_epoch] for moment in moments if moment < steps]
     return [*weights, _weights(done.model)] if moments[-1] == steps else weights
-
-
-def _stackable(model: nn.Module) -> bool:
-    try:
-        _refuse(model)
-    except TrainingError:
-        return False
-    return True
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:

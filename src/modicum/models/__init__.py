@@ -3,6 +3,7 @@
 from modicum.models.base import Network, features
 from modicum.models.build import ARCHITECTURES, build
 from modicum.models.cct import cct, cvt, vit_lite
+from modicum.models.classic import VGG11, AlexNet, LeNet
 from modicum.models.compact import CompactTransformer, SequencePool
 from modicum.models.convnet import ConvNet
 from modicum.models.experts import ExpertTransformer
@@ -14,10 +15,13 @@ from modicum.models.text import Bag, Transformer
 
 __all__ = [
     "ARCHITECTURES",
+    "VGG11",
+    "AlexNet",
     "Bag",
     "CompactTransformer",
     "ConvNet",
     "ExpertTransformer",
+    "LeNet",
     "Linear",
     "MLP",
     "Network",

@@ -13,6 +13,7 @@ from torch import nn
 from modicum.dataset import Dataset
 from modicum.errors import DataError, ModicumError
 from modicum.models.cct import cct, cvt, vit_lite
+from modicum.models.classic import VGG11, AlexNet, LeNet
 from modicum.models.convnet import ConvNet, depth_for
 from modicum.models.resnet import ResNet9, ResNet18
 from modicum.models.scatnet import ScatNet
@@ -28,6 +29,9 @@ ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "convnet": (ConvNet, ("image",)),
     "resnet9": (ResNet9, ("image",)),
     "resnet18": (ResNet18, ("image",)),
+    "lenet": (LeNet, ("image",)),
+    "alexnet": (AlexNet, ("image",)),
+    "vgg11": (VGG11, ("image",)),
     "cct": (cct, ("image",)),
     "cvt": (cvt, ("image",)),
     "vit-lite": (vit_lite, ("image",)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import log2
 
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ __all__ = ["ConvNet", "depth_for"]
 
 
 class ConvNet(Network):
-    """D blocks of convolution 3x3, instance norm, ReLU and average pooling by 2, then one linear layer.
+    """D blocks of convolution 3x3, normalization, ReLU and average pooling by 2, then one linear layer.
 
     Images of 28 px become 32 px by a padding of 3 in the first convolution. With width 128 and 10 classes it has
     320,010 parameters on 3 x 32 x 32 and 317,706 on 1 x 28 x 28.
@@ -21,11 +22,13 @@ class ConvNet(Network):
     Args:
         shape: (channels, height, width) of an image.
         outputs: Number of classes, 1 for regression.
-        width: Channels of every block.
+        width: Channels of the first block.
         depth: Number of blocks; by default 2 for 8 px, 3 for 28 and 32 px, 4 for 64 px, 5 for 128 px, 6 for 256 px.
+        norm: `instance`, or `none`.
+        growth: How many times as many channels every block has as the one before.
 
     Raises:
-        ModicumError: A side is not divisible by 2^depth, or an option is not an integer >= 1.
+        ModicumError: A side is not divisible by 2^depth, an option is not an integer >= 1, or the norm is unknown.
 
     Example:
         >>> sum(p.numel() for p in ConvNet((3, 32, 32), 10).parameters())
@@ -36,13 +39,24 @@ class ConvNet(Network):
         by Zhao, Mopuri and Bilen, Dataset Condensation with Gradient Matching, 2021, arXiv 2006.05929.
     """
 
-    def __init__(self, shape: tuple[int, ...], outputs: int, *, width: int = 128, depth: int | None = None) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        outputs: int,
+        *,
+        width: int = 128,
+        depth: int | None = None,
+        norm: str = "instance",
+        growth: int = 1,
+    ) -> None:
         super().__init__()
+        if norm not in ("instance", "none"):
+            raise ModicumError(f"convnet option norm={norm!r}; expected 'instance' or 'none'")
         channels, *sides = shape
         padding = 3 if sides == [28, 28] else 1
         sides = [side + 2 * (padding - 1) for side in sides]
         depth = depth_for(sides) if depth is None else depth
-        positive(width=width, depth=depth)
+        positive(width=width, depth=depth, growth=growth)
         if any(side % 2**depth for side in sides):
             fits = depth_for(sides, 0)
             raise ModicumError(
@@ -50,18 +64,19 @@ class ConvNet(Network):
                 f"divisible by {2**depth}; {f'choose depth={fits}, ' if fits else ''}resize the images, or use mlp"
             )
         blocks: list[nn.Module] = []
-        for i in range(depth):
+        widths = [channels, *(width * growth**i for i in range(depth))]
+        for i, (inside, out) in enumerate(pairwise(widths)):
             blocks += [
-                nn.Conv2d(width if i else channels, width, 3, padding=1 if i else padding),
-                instance_norm(width),
+                nn.Conv2d(inside, out, 3, padding=1 if i else padding),
+                *([instance_norm(out)] if norm == "instance" else []),
                 nn.ReLU(),
                 nn.AvgPool2d(2),
             ]
         self.body = nn.Sequential(*blocks)
-        self.head = nn.Linear(width * (sides[0] >> depth) * (sides[1] >> depth), outputs)
+        self.head = nn.Linear(widths[-1] * (sides[0] >> depth) * (sides[1] >> depth), outputs)
 
     def features(self, x: Tensor) -> Tensor:
-        """(n, width * height / 2^depth * width / 2^depth) the flattened map of the last block."""
+        """(n, channels * height / 2^depth * width / 2^depth) the flattened map of the last block."""
         out: Tensor = self.body(x).flatten(1)
         return out
 

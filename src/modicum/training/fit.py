@@ -441,6 +441,8 @@ class _Run:
         if self.augment is None:
             return inputs, targets
         draw = self.augment.draw(len(inputs), self.ctx.generator("augment", self.steps))
+        if not self.labels:  # positions of the samples, which cannot be mixed
+            return self.augment.apply(inputs, draw), targets
         return self.augment.apply(inputs, draw), mixed_targets(targets, draw, self.dataset.classes)
 
     def use_average(self) -> None:

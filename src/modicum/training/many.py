@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -31,7 +31,7 @@ from modicum.training.outputs import centered_targets
 from modicum.training.recipe import Recipe
 from modicum.training.schedule import learning_rate, make_optimizer
 
-__all__ = ["fit_many"]
+__all__ = ["fit_many", "stackable"]
 
 
 def fit_many(
@@ -44,6 +44,7 @@ def fit_many(
     together: int = 64,
     name: str = "fit-many",
     phase: Phase = "train",
+    watch: Callable[[int, int, dict[str, Tensor]], None] | None = None,
 ) -> list[Fit]:
     """Train many models at once: the parameters are stacked, each layer is one batched product, one backward for all.
 
@@ -60,6 +61,8 @@ def fit_many(
         together: How many models are stacked.
         name: Of the checkpoints in the store.
         phase: What it is booked under.
+        watch: Is told the number of the first model of a stack, the epochs it has done and its weights (m, *shape) by
+            name, after every epoch; for models with equally many samples.
 
     Returns:
         One fit per model, in their order; the charges are in `ctx.ledger` too.
@@ -90,6 +93,8 @@ def fit_many(
         work = content_key(recipe, [d.fingerprint for d in datasets], key) if ctx.store else None
         for _ in ctx.loop(f"{name}-{start}" if start else name, run.total, [run], work):
             run.step()
+            if watch is not None and run.done % run.blocks[0].per_epoch == 0:
+                watch(start, run.done // run.blocks[0].per_epoch, run.stacked)
         fits += run.finish(phase, name)
     for done in fits:
         for charge in done.ledger.charges:
@@ -474,6 +479,20 @@ def _cross_entropy(logs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         return losses if not smoothing else (1 - smoothing) * losses - smoothing * mass * logs.mean(1)
     losses = -logs.gather(1, targets[:, None]).squeeze(1)
     return losses if not smoothing else (1 - smoothing) * losses - smoothing * logs.mean(1)
+
+
+def stackable(model: nn.Module) -> bool:
+    """Whether `fit_many` takes such models: no buffers, no dropout.
+
+    Example:
+        >>> stackable(nn.Linear(2, 2)), stackable(nn.BatchNorm1d(2))
+        (True, False)
+    """
+    try:
+        _refuse(model)
+    except TrainingError:
+        return False
+    return True
 
 
 def _refuse(model: nn.Module) -> None:
