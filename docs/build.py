@@ -311,6 +311,30 @@ def evidence_lines(source: str, claims: list[dict[str, Any]] | None, measured: b
     return lines
 
 
+def claims_table(evidence: dict[str, Any] | None, family: str, pattern: str) -> list[str]:
+    """The claims of a family whose text matches, best first, a row a method."""
+    rows = []
+    for row in (evidence or {}).get("methods", []):
+        found = [c for c in row["claims"] if re.search(pattern, c["claim"])]
+        if found and (DOCS.parent / "evidence" / family / f"{row['method'].replace('-', '_')}.py").is_file():
+            rows.append((row["method"], found[0]))
+    lines = ["| method | measured | beside | n | holds |", "|---|---|---|---|---|"]
+    for method, claim in sorted(rows, key=lambda pair: -pair[1]["measured"]):
+        came = f"{claim['measured']:.1f} ± {claim['deviation']:.1f}"
+        verdict = "yes" if claim["holds"] else "**no**"
+        lines.append(f"| `{method}` | {came} | {claim['baseline']:.1f} | {claim['n']} | {verdict} |")
+    return lines
+
+
+def with_claims(text: str, evidence: dict[str, Any] | None) -> str:
+    """A page with its tables of claims written anew, each between `<!-- claims FAMILY: PATTERN -->` and `<!-- end -->`."""
+
+    def table(found: re.Match[str]) -> str:
+        return "\n".join([found[1], *claims_table(evidence, found[2], found[3]), "<!-- end -->"])
+
+    return re.sub(r"(<!-- claims (\w+): (.*?) -->)\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
 def _script(name: str) -> str:
     """The benchmark that wrote these results; those of a family begin with its name."""
     scripts = {path.stem: path.relative_to(DOCS.parent) for path in (DOCS.parent / "bench").rglob("*.py")}
@@ -357,11 +381,15 @@ def pages() -> dict[Path, str]:
     """The text of every page that is written from the code."""
     file = DOCS / "evidence.json"
     evidence = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    return {
+    written = {
         DOCS / "methods.md": methods_page(evidence),
         DOCS / "api.md": api_page(),
         DOCS / "benchmarks.md": benchmarks_page(),
     }
+    for path in sorted(DOCS.glob("*.md")):
+        if path not in written and "<!-- claims " in (text := path.read_text(encoding="utf-8")):
+            written[path] = with_claims(text, evidence)
+    return written
 
 
 def check() -> list[str]:

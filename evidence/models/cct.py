@@ -1,4 +1,4 @@
-"""Compact transformers on 3,000 CIFAR-10 images: tokens by convolutions against patches, at the same number of epochs.
+"""Compact transformers on 2,000 CIFAR-10 images: tokens by convolutions against patches, at the same number of epochs.
 
 All have two encoder blocks of width 128 and train eight epochs with the light recipe of the paper, without AutoAugment.
 """
@@ -19,7 +19,7 @@ from modicum.models import cct, vit_lite
 from modicum.training.fit import fit
 from modicum.training.recipe import Recipe
 
-TRAIN, EPOCHS = 3000, 8
+TRAIN, EPOCHS = 2000, 8
 SHAPE, CLASSES, DROPPED = (3, 32, 32), 10, {"attention_dropout": 0.1, "stochastic_depth": 0.1}
 MODELS = {
     "cct": lambda: cct(SHAPE, CLASSES, layers=2, convolutions=2, **DROPPED),

@@ -24,9 +24,34 @@ RECIPE = Recipe(model="mlp(hidden=8, layers=1)", epochs=2, batch_size=10)
 BUDGET = Budget(per_class=2)
 
 LINES = {
+    "cafe": "cafe(iterations=4, batch_real=8, probe=4, outer=3, inner=2)",
+    "dc": "dc(iterations=4, batch_real=8, outer=2, inner=1)",
+    "dcc": "dcc(iterations=4, batch_real=8, outer=2, inner=1, warmup_networks=2, warmup_updates=1)",
+    "dsa": "dsa(iterations=4, batch_real=8, outer=2, inner=1)",
+    "idc": "idc(iterations=4, factor=1, inner=2, batch_real=8, real_samples=16)",  # more factors make more samples
+    "g-vbsm": "g-vbsm(iterations=4, batch=4, teacher_epochs=40, backbones=('resnet9(width=4)',))",
+    "minimax": "minimax(iterations=4, batch_size=8, memory=4, width=4, steps=3)",
+    "rded": "rded(candidates=4, crops=2, teacher='resnet9(width=4)', teacher_epochs=40)",
+    "sre2l": "sre2l(iterations=4, batch=4, teacher='resnet9(width=4)', teacher_epochs=40)",
+    "bptt": "bptt(iterations=4, steps=3, batch_syn=1, batch_real=4)",
+    "datm": (
+        "datm(iterations=4, syn_steps=3, max_start=2, expert_epochs=1, epochs=3, "
+        "experts=2, first_start=1, lr_img=1.0, lr_lr=1e-9)"
+    ),
+    "dd": "dd(iterations=4, passes=2, networks=2, batch_real=16)",
     "dm": "dm(iterations=4, batch_real=8)",
+    "frepo": "frepo(iterations=4, pool=2, lifetime=3, batch_real=8)",
+    "ftd": "ftd(iterations=4, syn_steps=3, max_start=2, expert_epochs=1, experts=2, lr_lr=1e-9, batch_real=10)",
+    "kip": "kip(iterations=4, targets=12)",
+    "ld": "ld(iterations=4, batch_syn=4, batch_real=16, window=1)",
+    "mtt": "mtt(iterations=4, syn_steps=3, max_start=2, expert_epochs=1, experts=2, lr_img=1.0, lr_lr=1e-9)",
+    "rcig": "rcig(iterations=4, pool=2, lifetime=3, batch_real=8, inner_steps=3, solver_steps=3, visit_steps=2)",
+    "smooth-expert": (
+        "smooth-expert(iterations=4, syn_steps=4, max_start=2, epochs=3, experts=2, lr_img=1.0, lr_lr=1e-9)"
+    ),
+    "tesla": "tesla(iterations=4, syn_steps=3, max_start=2, expert_epochs=1, experts=2, lr_img=1.0, lr_lr=1e-9)",
 }
-PICTURES: set[str] = set()  # for images only
+PICTURES: set[str] = {"g-vbsm", "idc", "minimax", "rded", "sre2l"}  # for images only
 
 METHODS = {key: kind for key, kind in table().items() if family_of(kind) == "distillation"}
 
@@ -55,6 +80,10 @@ def distilled(key: str, data: Splits | None = None, budget: Budget = BUDGET, see
     return made_by(key, data or given(key), budget, Context(seed=seed, **context))
 
 
+def classes_of(made: Dataset) -> list[int]:
+    return np.bincount([int(text.split("-")[-2]) for text in made.ids], minlength=CLASSES).tolist()
+
+
 def given(key: str, order: np.ndarray | None = None) -> Splits:
     return splits(order, key in PICTURES)
 
@@ -72,7 +101,9 @@ class TestDistiller:
 
     def test_gives_as_many_samples_of_each_class_as_asked(self, key: str) -> None:
         made = distilled(key)
-        assert made.class_counts().tolist() == [2] * CLASSES
+        # learned labels may come to name another class than that of the sample, which its id keeps
+        own = made.class_counts().tolist() if made.targets.ndim == 1 else classes_of(made)
+        assert own == [2] * CLASSES
         assert made.inputs.shape == (2 * CLASSES, *given(key).train.inputs.shape[1:])
         assert made.inputs.is_floating_point()
         assert bool(made.inputs.isfinite().all())

@@ -172,7 +172,7 @@ def test_a_total_is_spread_evenly_and_the_larger_classes_get_the_rest() -> None:
 
 @pytest.mark.parametrize("classes, strategy", [(tuple("0123"), False), (("a", "b"), True)])
 def test_digits_are_not_flipped(classes: tuple[str, ...], strategy: bool) -> None:
-    from modicum.distillation.synthesis import strategy_for
+    from modicum.data.siamese import strategy_for
 
     assert ("flip" in strategy_for("dm", "auto", pictures(classes=classes).train)) == strategy
     assert strategy_for("dm", "auto", table().train) == ()

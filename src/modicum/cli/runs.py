@@ -9,6 +9,7 @@ from tyro.conf import Positional
 from modicum.cli.common import Common, RecipeOptions, print_rows, run_store
 from modicum.cli.comparing import print_frontier
 from modicum.cli.learning import Pretrain
+from modicum.cli.making import Distill
 from modicum.cli.scoring import Score
 from modicum.errors import ModicumError
 from modicum.training.recipe import Recipe
@@ -18,7 +19,7 @@ __all__ = ["Report", "Resume", "Verify"]
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with an interrupted comparison or scoring, or say that it is done.
+    """Go on with an interrupted comparison, scoring, pretraining or distillation, or say that it is done.
 
     Args:
         run: Folder of the run.
@@ -31,13 +32,13 @@ class Resume:
     json: bool = False
 
     def run(self) -> None:
-        """Run the same comparison again in its folder."""
+        """Run the same command again in its folder."""
         _again(self.run_folder, self.json, self.max_seconds)
 
 
 @dataclass(frozen=True)
 class Report:
-    """Make the page of a comparison, or of scores, anew.
+    """Make the page of a run anew.
 
     Args:
         run: Folder of the run.
@@ -48,7 +49,7 @@ class Report:
     json: bool = False
 
     def run(self) -> None:
-        """Remove the page and let the comparison write it again; what is measured stays."""
+        """Remove the page and let the command write it again; what is measured stays."""
         run_store(self.run_folder).remove("report.html")
         _again(self.run_folder, self.json, 0.0)
 
@@ -90,6 +91,12 @@ def _again(folder: str, as_json: bool, max_seconds: float | None) -> None:
     if saved["command"] == "pretrain":
         known = {name: saved[name] for name in ("data", "method", "label", "limit", "share", "seed")}
         Pretrain(**known, recipe=RecipeOptions(**saved["recipe"]), folder=folder, json=as_json).run()
+        return
+    if saved["command"] == "distill":
+        names = ("data", "method", "keep", "label", "limit", "zca", "seed", "networks", "controls", "architectures")
+        known = {name: saved[name] for name in names}
+        options = RecipeOptions(**saved["recipe"])
+        Distill(**known, recipe=options, out=folder, max_seconds=max_seconds, json=as_json).run()
         return
     recipe = Recipe(**{**saved["recipe"], "augment": tuple(saved["recipe"]["augment"])})
     ctx = Common(seed=saved["seed"]).context()

@@ -11,7 +11,7 @@ from modicum.comparison.controls import Short
 from modicum.comparison.estimate import Estimate, seconds_of_training, time_reading
 from modicum.comparison.frontier import Frontier, Point, pack_bits, summarize
 from modicum.comparison.keep import keep_for_report
-from modicum.comparison.prepare import Plan, prepare
+from modicum.comparison.prepare import Plan, measure, prepare
 from modicum.comparison.recommend import recommend
 from modicum.context import Context
 from modicum.data import overlap
@@ -26,7 +26,7 @@ from modicum.scores import Budget, as_budget
 from modicum.spec import content_key
 from modicum.store import Store
 from modicum.training.evaluate import evaluate
-from modicum.training.fit import fit
+from modicum.training.fit import Fit, fit
 from modicum.training.recipe import Recipe
 
 __all__ = ["DEFAULT_METHODS", "Estimate", "describe", "run", "with_controls"]
@@ -199,8 +199,7 @@ def _point(cell: Cell, data: Splits, recipe: Recipe, ctx: Context, plans: dict[t
     plan = prepare(cell.method, cell.budget, data, recipe, here, plans)
     if cell.seed == ctx.seed:
         keep_for_report(plan, spec(cell.method), cell.budget, here)
-    shortened = replace(recipe, steps=steps)
-    done = fit(plan.dataset, shortened, here, sampler=plan.sampler, name=cell.title)
+    done = _fit(plan, replace(recipe, steps=steps), here, cell.title)
     valid, test = (evaluate(done.model, d, here, what=what) for d, what in ((data.valid, "valid"), (data.test, "test")))
     full_visits = recipe.steps_for(len(data.train)) / -(-len(data.train) // recipe.batch_size) * len(data.train)
     counts = plan.dataset.class_counts().tolist() if data.train.info.task == "classification" else []
@@ -217,6 +216,16 @@ def _point(cell: Cell, data: Splits, recipe: Recipe, ctx: Context, plans: dict[t
         valid_right="" if valid.correct is None else pack_bits(valid.correct),
         test_right="" if test.correct is None else pack_bits(test.correct),
     )
+
+
+def _fit(plan: Plan, recipe: Recipe, ctx: Context, name: str) -> Fit:
+    """The same recipe for all, but for synthetic sets that nothing but their own will do for."""
+    made = plan.made
+    if made is None or not made.particular:
+        return fit(plan.dataset, recipe, ctx, sampler=plan.sampler, name=name)
+    objective = None if made.teacher is None else made.teacher.objective()
+    own = ctx if made.seed is None else ctx.with_(seed=made.seed)
+    return fit(plan.dataset, made.recipe, own, objective=objective, name=name)
 
 
 # -- before the work ---------------------------------------------------------------------------------------------------
@@ -253,10 +262,13 @@ def _estimate(todo: Sequence[Cell], data: Splits, recipe: Recipe, full_seconds: 
 
 def _time_iteration(cell: Cell, data: Splits, recipe: Recipe, ctx: Context, iterations: int = 3) -> float:
     alone = ctx.with_(ledger=Ledger(), store=None, show=False)
+    few = {"experts": 1} if hasattr(cell.method, "experts") else {}  # their trainings are estimated as such
     seconds = []
     for count in (1, iterations):
+        method = replace(cell.method, iterations=count, **few)
+        measured = measure(method, data, recipe, alone)
         started = time.perf_counter()
-        replace(cell.method, iterations=count).distill(data, cell.budget, recipe, alone)
+        method.distill(data, cell.budget, recipe, alone, *measured)
         seconds.append(time.perf_counter() - started)
     return seconds[1] / iterations
 

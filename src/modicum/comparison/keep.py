@@ -20,7 +20,7 @@ def keep_for_report(plan: Plan, method: str, budget: Budget | None, ctx: Context
     assert ctx.store is not None
     if plan.scores is not None:
         _write_scores(ctx.store, f"scores-{_slug(method)}.parquet", method, plan.scores)
-    elif plan.synthetic:
+    elif plan.made is not None:
         assert plan.dataset.targets is not None
         name = f"synthetic-{_slug(f'{method} {budget}')}.safetensors"
         ctx.store.write_tensors(name, {"inputs": plan.dataset.inputs, "targets": plan.dataset.targets})

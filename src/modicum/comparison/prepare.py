@@ -7,6 +7,7 @@ from typing import Any
 
 from modicum.context import Context
 from modicum.dataset import Dataset, Splits
+from modicum.distillation.distilled import Distilled
 from modicum.errors import ModicumError
 from modicum.ledger import Ledger
 from modicum.methods import Distiller, Selector, Training, Valuation, spec
@@ -25,13 +26,13 @@ class Plan:
         dataset: The samples.
         sampler: Gives their order; the plain one when None.
         scores: Where the samples were chosen by scores.
-        synthetic: Whether the samples were made.
+        made: Where the samples were made; how they are trained on when nothing but their own recipe will do.
     """
 
     dataset: Dataset
     sampler: Sampler | None = None
     scores: Scores | None = None
-    synthetic: bool = False
+    made: Distilled | None = None
 
 
 def measure(method: Any, data: Splits, recipe: Recipe, ctx: Context) -> list[Any]:
@@ -88,7 +89,7 @@ def prepare(
         return Plan(train[method.select(data, budget, ctx, *measured)])
     if isinstance(method, Distiller):
         made = method.distill(data, budget, recipe, ctx, *measure(method, data, recipe, ctx))
-        return Plan(made.dataset, synthetic=True)
+        return Plan(made.dataset, made=made)
     raise ModicumError(
         f"{type(method).__name__} has none of score, select, distill, sampler; a method needs one of them"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,9 +15,10 @@ from torch import Tensor
 from modicum.data.geometry import Crop, Flip
 from modicum.data.operation import check
 from modicum.data.pixels import Color
-from modicum.errors import ModicumError, TrainingError
+from modicum.dataset import Dataset
+from modicum.errors import DataError, ModicumError, TrainingError
 
-__all__ = ["DSA", "FAMILIES", "Transforms", "apply_dsa", "draw_dsa", "parse_strategy"]
+__all__ = ["DSA", "FAMILIES", "Transforms", "apply_dsa", "draw_dsa", "parse_strategy", "strategy_for"]
 
 FAMILIES = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
@@ -92,6 +94,26 @@ def parse_strategy(strategy: str) -> tuple[str, ...]:
             )
     if len(set(names)) < len(names):
         raise ModicumError(f"augment={strategy!r} names a family twice")
+    return names
+
+
+def strategy_for(key: str, augment: str, train: Dataset) -> tuple[str, ...]:
+    """The families of a siamese augmentation; `auto` is the published strategy, without flip where classes are digits,
+    and nothing on data without pixels.
+
+    Raises:
+        DataError: An augmentation of images was asked for, and the data have no pixels.
+    """
+    image, digits = train.info.modality == "image", set(train.info.classes) <= set("0123456789")
+    if augment == "auto":
+        return parse_strategy(f"color_crop_cutout_{'' if digits else 'flip_'}scale_rotate") if image else ()
+    names = parse_strategy(augment)
+    if names and not image:
+        raise DataError(
+            f"{key} augment={augment!r} is for images, but this data set is {train.info.modality}; use none"
+        )
+    if digits and "flip" in names:
+        warnings.warn(f"{key} augment flips images of digits, which makes them others; leave flip out", stacklevel=4)
     return names
 
 

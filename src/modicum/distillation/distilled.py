@@ -81,6 +81,12 @@ class Distilled:
         parts = list(self.stored.values()) or [self.dataset.inputs]
         return sum(p.numel() * p.element_size() for p in (*parts, self.dataset.targets))
 
+    @property
+    def particular(self) -> bool:
+        """Whether nothing but its own recipe will do: given rates, one initialization, squared error, or a teacher."""
+        own = self.recipe
+        return bool(own.rates) or own.loss != "cross-entropy" or self.seed is not None or self.teacher is not None
+
     def prepared(self, data: Dataset) -> Dataset:
         """Real data as a model that was trained on the set wants them."""
         return data if self.whitening is None else self.whitening.apply(data)
@@ -104,6 +110,9 @@ def evaluation_recipe(
         augment: A strategy such as `color_crop_cutout_flip_scale_rotate`, or `none`.
         lr: Learning rate of the first half.
         epochs: Instead of 300 or 1000.
+
+    Returns:
+        The recipe.
 
     Example:
         >>> evaluation_recipe("convnet", 10).epochs, evaluation_recipe("convnet", 10, augment="crop").epochs

@@ -117,6 +117,16 @@ def random_real(data: Dataset, budget: Budget, seed: int) -> Tensor:
         data: With class labels.
         budget: How many.
         seed: Of the choice.
+
+    Returns:
+        (m,) positions, class after class.
+
+    Example:
+        >>> from modicum.dataset import Info
+        >>> from modicum.scores import Budget
+        >>> data = Dataset(torch.rand(6, 2), torch.tensor([0, 1, 0, 1, 0, 1]), info=Info(classes=("a", "b")))
+        >>> data.labels[random_real(data, Budget(per_class=2), seed=0)].tolist()
+        [0, 0, 1, 1]
     """
     from modicum.context import generator
 
@@ -145,6 +155,16 @@ def controls(
 
     Returns:
         Trials by row.
+
+    Example:
+        >>> import modicum
+        >>> from modicum.context import Context
+        >>> from modicum.scores import Budget
+        >>> data, budget = modicum.load("iris"), Budget(per_class=1)
+        >>> chosen = data.train[random_real(data.train, budget, 0)]
+        >>> made = Distilled(chosen, evaluation_recipe("linear", 3, epochs=20), "random")
+        >>> list(controls(made, data, budget, None, Context(), networks=1))
+        ['random', 'k-center', 'soft labels', 'random, common protocol', 'full']
     """
     train, test = made.prepared(data.train), made.prepared(data.test)
     seeds = _seeds(made, ctx, networks)
@@ -184,6 +204,14 @@ def cross_architecture(
 
     Returns:
         Trials by architecture; one that does not take inputs of this shape is left out.
+
+    Example:
+        >>> import modicum
+        >>> from modicum.context import Context
+        >>> data = modicum.load("iris")
+        >>> made = Distilled(data.train[:9], evaluation_recipe("linear", 9, epochs=20), "first")
+        >>> list(cross_architecture(made, data, ("linear", "mlp", "lenet"), Context(), networks=1))
+        ['linear', 'mlp']
     """
     found = {}
     for model in models:
@@ -208,6 +236,15 @@ def best_snapshot(
 
     Returns:
         The set of that moment, and rows of iteration and accuracy in percent.
+
+    Example:
+        >>> import modicum
+        >>> from modicum.context import Context
+        >>> made = modicum.distill("iris", "dm(iterations=2, lr_img='auto')", per_class=1)
+        >>> made = replace(made, snapshots=tuple(replace(s, recipe=replace(s.recipe, epochs=5)) for s in made.snapshots))
+        >>> best, rows = best_snapshot(made, modicum.load("iris").valid, Context())
+        >>> [row["iteration"] for row in rows]
+        [0.0, 1.0, 2.0]
     """
     rows = [
         {"iteration": float(s.iteration), "accuracy": train_and_test(made.at(s), valid, ctx, networks).mean}
@@ -250,6 +287,9 @@ def augmentation_robust_score(augmented: float, plain: float, weight: float = 0.
         plain: The same without augmentation.
         weight: Of the first.
 
+    Returns:
+        A number in [0, 1].
+
     Example:
         >>> round(augmentation_robust_score(0.1, 0.1), 4)
         0.3137
@@ -275,6 +315,17 @@ def robust_scores(
 
     Returns:
         `label-robust` and `augmentation-robust` in [0, 1], `improvement over random` and `hard label gap` in points.
+
+    Example:
+        >>> import modicum
+        >>> from modicum.context import Context
+        >>> from modicum.scores import Budget
+        >>> data, budget = modicum.load("iris"), Budget(per_class=1)
+        >>> chosen = data.train[random_real(data.train, budget, 0)]
+        >>> made = Distilled(chosen, evaluation_recipe("linear", 3, epochs=20), "random")
+        >>> found = robust_scores(made, data, budget, Trials((97.0,)), Context(), networks=1)
+        >>> 0 < found["label-robust"] < 1
+        True
     """
     train, test, seeds = made.prepared(data.train), made.prepared(data.test), _seeds(made, ctx, networks)
     hard = replace(made, dataset=made.dataset.replace(targets=made.dataset.labels), teacher=None)

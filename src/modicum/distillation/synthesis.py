@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from modicum.context import generator
-from modicum.data.siamese import Transforms, apply_dsa, draw_dsa, parse_strategy
+from modicum.data.siamese import Transforms, apply_dsa, draw_dsa, strategy_for
 from modicum.dataset import Dataset
 from modicum.distillation.distilled import Distilled, Snapshot, evaluation_recipe
 from modicum.distillation.synthetic import check_inputs, spread, synthetic_set
@@ -21,8 +20,7 @@ from modicum.flops import FlopTable
 from modicum.ledger import Charge, peak_bytes
 from modicum.methods import spec
 from modicum.models import build
-from modicum.models.build import choose
-from modicum.models.convnet import depth_for
+from modicum.models.build import network_for
 from modicum.reading import by_id, labels_of
 from modicum.spec import content_key
 
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from modicum.store import Stateful
     from modicum.training.recipe import Recipe
 
-__all__ = ["Synthesis", "network_for", "strategy_for"]
+__all__ = ["Synthesis"]
 
 SNAPSHOTS = 8
 SNAPSHOT_BYTES = 256 << 20  # of all of them together
@@ -312,37 +310,6 @@ class Synthesis:
         self.flops.load_state_dict(state["flops"])
         self.samples, self.extra_flops, self.parameters = state["spent"]
         self.seconds, self.began = state["seconds"], time.perf_counter()
-
-
-def network_for(model: Any, train: Dataset, recipe: Recipe) -> Any:
-    """What `auto` means: the recipe's network where it is a convnet or resnet, `convnet(width=32)` for other images, and
-    the recipe's for tables."""
-    if model != "auto":
-        return model
-    own = not isinstance(recipe.model, str) or recipe.model.startswith(("convnet", "resnet"))
-    if own or train.info.modality != "image":
-        return recipe.model
-    return "convnet(width=32)" if depth_for(list(train.inputs.shape[2:]), 0) else choose(train)
-
-
-def strategy_for(key: str, augment: str, train: Dataset) -> tuple[str, ...]:
-    """The families of a siamese augmentation; `auto` is the published strategy, without flip where classes are digits,
-    and nothing on data without pixels.
-
-    Raises:
-        DataError: An augmentation of images was asked for, and the data have no pixels.
-    """
-    image, digits = train.info.modality == "image", set(train.info.classes) <= set("0123456789")
-    if augment == "auto":
-        return parse_strategy(f"color_crop_cutout_{'' if digits else 'flip_'}scale_rotate") if image else ()
-    names = parse_strategy(augment)
-    if names and not image:
-        raise DataError(
-            f"{key} augment={augment!r} is for images, but this data set is {train.info.modality}; use none"
-        )
-    if digits and "flip" in names:
-        warnings.warn(f"{key} augment flips images of digits, which makes them others; leave flip out", stacklevel=4)
-    return names
 
 
 def _rms(x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -21,7 +21,10 @@ from modicum.models.simple import MLP, Linear
 from modicum.models.text import Bag, Transformer
 from modicum.spec import format_call, parse_call
 
-__all__ = ["ARCHITECTURES", "build", "choose"]
+if TYPE_CHECKING:
+    from modicum.training.recipe import Recipe
+
+__all__ = ["ARCHITECTURES", "build", "choose", "network_for"]
 
 ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "linear": (Linear, ("image", "tabular")),
@@ -92,6 +95,17 @@ def choose(data: Dataset) -> str:
         return "mlp"
     # a ConvNet halves the image; sides that are odd need a network that does not mind
     return "convnet(width=32)" if depth_for(sides, 0) else "resnet9(norm='instance')"
+
+
+def network_for(model: Any, train: Dataset, recipe: Recipe) -> Any:
+    """What `auto` means: the recipe's network where it is a convnet or resnet, `convnet(width=32)` for other images, and
+    the recipe's for tables."""
+    if model != "auto":
+        return model
+    own = not isinstance(recipe.model, str) or recipe.model.startswith(("convnet", "resnet"))
+    if own or train.info.modality != "image":
+        return recipe.model
+    return "convnet(width=32)" if depth_for(list(train.inputs.shape[2:]), 0) else choose(train)
 
 
 def _factory(text: str, data: Dataset, outputs: int | None) -> Callable[[], nn.Module]:

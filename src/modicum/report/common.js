@@ -21,20 +21,24 @@ system.addEventListener("change", showTheme);
 showTheme();
 
 // ---- the outline of a class over the histograms
-$("#class").addEventListener("change", (event) => {
-  for (const path of $$("path.one")) path.classList.toggle("shown", path.dataset.class === event.target.value);
-});
-if ($("#class").options.length < 2) $("#class").closest(".tools").hidden = true;
+for (const chosen of $$("#class")) {
+  chosen.addEventListener("change", () => {
+    for (const path of $$("path.one")) path.classList.toggle("shown", path.dataset.class === chosen.value);
+  });
+  if (chosen.options.length < 2) chosen.closest(".tools").hidden = true;
+}
 
 // ---- copy
-$("#copy").addEventListener("click", async () => {
-  const code = $(".command code");
-  try {
-    await navigator.clipboard.writeText(code.textContent);
-    $("#copy").textContent = "Copied";
-    say("Command copied");
-  } catch {
-    getSelection().selectAllChildren(code);
-    say("Command selected");
-  }
-});
+for (const button of $$(".command button")) {
+  button.addEventListener("click", async () => {
+    const code = $("code", button.parentElement);
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+      button.textContent = "Copied";
+      say("Command copied");
+    } catch {
+      getSelection().selectAllChildren(code);
+      say("Command selected");
+    }
+  });
+}
