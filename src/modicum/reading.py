@@ -11,7 +11,7 @@ from torch import Tensor
 from modicum.dataset import Dataset
 from modicum.errors import DataError
 
-__all__ = ["by_id", "labels_of", "recorded", "rows_of"]
+__all__ = ["by_id", "check_inputs", "labels_of", "recorded", "rows_of"]
 
 
 def by_id(dataset: Dataset) -> Tensor:
@@ -28,6 +28,34 @@ def by_id(dataset: Dataset) -> Tensor:
     if len(same):
         raise DataError(f"ids of train must be unique, but {dataset.ids[order][same[0]].item()!r} comes twice")
     return torch.from_numpy(order)
+
+
+def check_inputs(name: str, train: Dataset) -> None:
+    """Refuse data whose inputs cannot be learned.
+
+    Args:
+        name: Of the method, for errors.
+        train: The data to be distilled.
+
+    Raises:
+        DataError: They are text, not finite, or images from 0 to 255 without a scale.
+    """
+    if train.info.modality == "text":
+        raise DataError(
+            f"{name} learns inputs by their gradient, but text is token numbers; use a selection method on text"
+        )
+    if train.info.modality == "image" and train.inputs.dtype == torch.uint8 and not train.info.mean:
+        raise DataError(
+            f"images are uint8 from 0 to 255, and info.mean and info.std are empty; set them, {name} needs a scale"
+        )
+    if not train.inputs.is_floating_point():
+        return
+    for part, inputs in train.batches(4096):
+        bad = (~inputs.isfinite()).flatten(1).any(1).nonzero().flatten()
+        if len(bad):
+            raise DataError(
+                f"inputs of sample {train.ids[part][int(bad[0])].item()!r} are not finite; remove or fill them"
+            )
 
 
 def labels_of(name: str, dataset: Dataset, classes: int = 1) -> Tensor:

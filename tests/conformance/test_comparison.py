@@ -38,7 +38,7 @@ def test_it_trains_on_all_data_in_the_plain_order_and_choosing_is_free(key: str,
     plan = prepare(method, budget, data, Recipe(epochs=2), ctx)
     assert plan.dataset is data.train
     assert plan.sampler is None
-    assert not plan.synthetic
+    assert plan.made is None
     assert ctx.ledger.charges == []
     assert data.train.fingerprint == splits().train.fingerprint
 

@@ -57,7 +57,7 @@ def test_runs_on_subsets_are_those_of_fit():
 
 def test_one_after_another_and_together_are_the_same(monkeypatch):
     together = table(Gradients(runs=2, share=0.5))
-    monkeypatch.setattr(checkpoints, "_stackable", lambda model: False)
+    monkeypatch.setattr(checkpoints, "stackable", lambda model: False)
     alone = table(Gradients(runs=2, share=0.5))
     for name, weights in together.weights.items():
         torch.testing.assert_close(weights, alone.weights[name], rtol=1e-4, atol=1e-5)

@@ -14,14 +14,14 @@ from modicum.context import generator
 from modicum.data.siamese import Transforms, apply_dsa, draw_dsa, strategy_for
 from modicum.dataset import Dataset
 from modicum.distillation.distilled import Distilled, Snapshot, evaluation_recipe
-from modicum.distillation.synthetic import check_inputs, spread, synthetic_set
+from modicum.distillation.synthetic import spread, synthetic_set
 from modicum.errors import DataError, TrainingError
 from modicum.flops import FlopTable
 from modicum.ledger import Charge, peak_bytes
 from modicum.methods import spec
 from modicum.models import build
 from modicum.models.build import network_for
-from modicum.reading import by_id, labels_of
+from modicum.reading import by_id, check_inputs, labels_of
 from modicum.spec import content_key
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What every distiller asks of the data and gives back: counts per class, a scale, a set in the units of the data."""
+"""What every distiller gives back: counts per class, a set in the units of the data."""
 
 from __future__ import annotations
 
@@ -10,40 +10,12 @@ import torch
 from torch import Tensor
 
 from modicum.dataset import Dataset
-from modicum.errors import BudgetError, DataError
+from modicum.errors import BudgetError
 
 if TYPE_CHECKING:
     from modicum.scores import Budget
 
-__all__ = ["check_inputs", "spread", "synthetic_set"]
-
-
-def check_inputs(name: str, train: Dataset) -> None:
-    """Refuse data whose inputs cannot be learned.
-
-    Args:
-        name: Of the method, for errors.
-        train: The data to be distilled.
-
-    Raises:
-        DataError: They are text, not finite, or images from 0 to 255 without a scale.
-    """
-    if train.info.modality == "text":
-        raise DataError(
-            f"{name} learns inputs by their gradient, but text is token numbers; use a selection method on text"
-        )
-    if train.info.modality == "image" and train.inputs.dtype == torch.uint8 and not train.info.mean:
-        raise DataError(
-            f"images are uint8 from 0 to 255, and info.mean and info.std are empty; set them, {name} needs a scale"
-        )
-    if not train.inputs.is_floating_point():
-        return
-    for part, inputs in train.batches(4096):
-        bad = (~inputs.isfinite()).flatten(1).any(1).nonzero().flatten()
-        if len(bad):
-            raise DataError(
-                f"inputs of sample {train.ids[part][int(bad[0])].item()!r} are not finite; remove or fill them"
-            )
+__all__ = ["spread", "synthetic_set"]
 
 
 def spread(name: str, budget: Budget, real_counts: Tensor) -> Tensor:

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from modicum.dataset import Dataset, Splits
-from modicum.distillation.synthetic import check_inputs
 from modicum.errors import DataError, ModicumError, TrainingError
 from modicum.ledger import Ledger
 from modicum.measurement.cache import Measured, cached
 from modicum.models import build
-from modicum.reading import by_id
+from modicum.reading import by_id, check_inputs
 from modicum.spec import content_key
 from modicum.training.evaluate import forward
 from modicum.training.fit import fit

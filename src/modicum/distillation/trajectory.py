@@ -298,7 +298,8 @@ class TrajectoryOptions:
     lr_expert: float = 0.01
     batch_real: int = 256
 
-    card: ClassVar[Card]
+    if TYPE_CHECKING:
+        card: ClassVar[Card]
     runs: ClassVar[type[TrajectoryMatching]] = TrajectoryMatching
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ from modicum.measurement.gsam import GSAM
 from modicum.measurement.smoothing import SmoothLoss, decayed_rates
 from modicum.models import build
 from modicum.models.build import network_for
-from modicum.reading import by_id, labels_of
+from modicum.reading import by_id, check_inputs, labels_of
 from modicum.spec import content_key
 from modicum.store import Store
 from modicum.training.chain import chain_of
@@ -378,8 +378,6 @@ def _summed(ledger: Ledger) -> Ledger:
 
 def _checked(train: Dataset) -> Dataset:
     """The samples in the order of their ids, after what every distiller asks of them."""
-    from modicum.distillation.synthetic import check_inputs
-
     check_inputs("experts", train)
     order = by_id(train)
     missing = (torch.bincount(labels_of("train", train), minlength=train.classes) == 0).nonzero().flatten()
