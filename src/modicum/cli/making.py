@@ -93,7 +93,7 @@ class Distill(Common):
     zca: float = 0.0
     out: str | None = None
     export: str | None = None
-    networks: int = 5
+    networks: int = 3
     controls: bool = True
     architectures: tuple[str, ...] | None = None
     max_seconds: float | None = None

@@ -62,7 +62,7 @@ def judge(
     ctx: Context,
     store: Store,
     key: str,
-    networks: int = 5,
+    networks: int = 3,
     beside: bool = True,
     architectures: Sequence[str] | None = None,
 ) -> tuple[Distilled, dict[str, Any]]:
@@ -159,7 +159,7 @@ def estimate_distilling(
     budget: Budget,
     recipe: Recipe,
     ctx: Context,
-    networks: int = 5,
+    networks: int = 3,
     beside: bool = True,
     architectures: Sequence[str] | None = None,
 ) -> Estimate:

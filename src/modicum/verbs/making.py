@@ -79,7 +79,7 @@ def distill(
     ctx: Context | None = None,
     max_seconds: float | None = None,
     folder: str | os.PathLike[str] | None = None,
-    networks: int = 5,
+    networks: int = 3,
     controls: bool = True,
     architectures: tuple[str, ...] | None = None,
     announce: Callable[[Estimate], None] | None = None,
