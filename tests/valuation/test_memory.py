@@ -68,7 +68,8 @@ def test_the_peak_is_at_most_what_the_formula_says(name, n, m, d):
     classes = 10
     words = [sys.executable, "-c", PEAK, name, *map(str, (n, m, d, classes))]
     allowed = 1.25 * FORMULAS[name](n, m, d, classes)
-    for _ in range(3):  # what the allocator keeps differs by tens of megabytes from run to run; the work needs the least
+    # what the allocator keeps differs by tens of megabytes from run to run; the work needs the least
+    for _ in range(3):
         peak = int(subprocess.check_output(words, timeout=300))
         if peak <= allowed:
             return
