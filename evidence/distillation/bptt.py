@@ -8,14 +8,14 @@ from modicum.distillation import BPTT
 from modicum.evidence import Claim
 
 MODEL = "mlp(hidden=64, layers=2)"
-PLAIN = BPTT(iterations=120, steps=15, lr=0.05, batch_real=25, lr_img=1.0, model=MODEL)
-BASES = BPTT(iterations=120, steps=15, lr=0.05, batch_real=25, batch_syn=6, lr_img=0.5, bases=8, model=MODEL)
+PLAIN = BPTT(iterations=300, steps=30, lr=0.05, lr_img=1.0, model=MODEL)
+BASES = BPTT(iterations=500, steps=30, lr=0.03, lr_img=1.5, bases=8, model=MODEL)
 
 
 def run(seeds: int = 3) -> list[Claim]:
     """Measure the claims."""
     found = []
-    for method, gain, name in ((PLAIN, 8.0, "digits"), (BASES, 5.0, "digits (by 8 bases)")):
+    for method, gain, name in ((PLAIN, 15.0, "digits"), (BASES, 10.0, "digits (by 8 bases)")):
         found += beats_random(method, digits(), 1, gain, model=MODEL, seeds=seeds, name=name)
     return found
 
