@@ -67,3 +67,10 @@ def test_the_estimate_leaves_errors_to_the_work():
     assert estimate_distilling(method, IRIS, Budget(per_class=1), RECIPE, Context(), 0, False).trainings == 0
     with pytest.raises(ModicumError, match="model 'nothing' is unknown"):
         modicum.distill("iris", method, per_class=1)
+
+
+def test_a_set_with_a_rate_for_each_step_can_be_estimated():
+    told = []
+    made = modicum.distill("iris", "dd(iterations=2, steps=1, networks=1)", per_class=1, announce=told.append)
+    assert len(made.recipe.rates) == made.recipe.steps == 3
+    assert told[0].seconds > 0

@@ -48,7 +48,7 @@ def seconds_of_training(data: Splits, recipe: Recipe, ctx: Context, steps: int =
     seconds = []
     for count in (1, 1, 1, 1 + steps, 1 + steps):
         started = time.perf_counter()
-        fit(data.train, replace(recipe, steps=count), alone)
+        fit(data.train, replace(recipe, steps=count, rates=()), alone)
         seconds.append(time.perf_counter() - started)
     start = min(seconds[1:3])
     return start + max(0.0, min(seconds[3:]) - start) / steps * (recipe.steps_for(len(data.train)) - 1)

@@ -139,7 +139,7 @@ def random_real(data: Dataset, budget: Budget, seed: int) -> Tensor:
 
     labels, counts = data.labels, data.class_counts()
     keys = labels + torch.rand(len(data), generator=generator(seed, "random real"), dtype=torch.float64)
-    return keys.argsort(stable=True)[_heads(counts, spread("random", budget, counts))]
+    return keys.argsort(stable=True)[_heads(counts, spread("a synthetic set", budget, counts))]
 
 
 def controls(

@@ -147,7 +147,8 @@ class RDED:
         candidates: Real images of each class that are scored, at most.
         crops: Random crops of each.
         factor: Crops along the side of a synthetic image: 1 for 32 and 64 px, 2 for 224 px as published.
-        scale: Least and largest share of an image in a crop.
+        scale: Least and largest share of an image in a crop. Images of few pixels have no parts that
+            tell their class: use (1.0, 1.0) with crops=1 for them.
         views: Least and largest share of a synthetic image that the student sees.
         teacher: A network trained on all data.
         teacher_epochs: Of its training.
