@@ -9,7 +9,7 @@ from modicum.distillation import FRePo
 from modicum.evidence import Claim
 
 METHOD = FRePo(iterations=500, lr_img=1e-2, lr_label=1e-2, pool=4, batch_real=256, lr_net=1e-3)
-LARGER = FRePo(iterations=1000, lr_img=3e-2, lr_label=1e-2, pool=4, batch_real=128, lr_net=3e-4)
+LARGER = FRePo(iterations=1500, lr_img=3e-2, lr_label=1e-2, pool=4, batch_real=128, lr_net=3e-4)
 
 
 def run(seeds: int = 3) -> list[Claim]:

@@ -51,6 +51,7 @@ class Distilled:
         DataError: There are no samples or no targets.
 
     Example:
+        >>> import torch
         >>> data = Dataset(torch.rand(2, 4), torch.tensor([0, 1]))
         >>> made = Distilled(data, Recipe(model="linear", steps=1), "dm")
         >>> len(made), made.bytes

@@ -117,7 +117,7 @@ def probe(run: str | os.PathLike[str], data: Any = None, ctx: Context | None = N
         >>> folder, short = tempfile.mkdtemp(), Recipe("convnet(width=4)", epochs=1)
         >>> done = pretrain("digits", "simclr(augment='crops', hidden=8)", short, folder=folder)
         >>> sorted({row.probe for row in probe(folder).rows})[-1]
-        'naive Bayes'
+        'nearest mean'
     """
     from modicum.pretraining import probe as probe_encoder
 
