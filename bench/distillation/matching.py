@@ -24,6 +24,7 @@ from harness import compare, seconds_of, write
 
 from modicum.distillation import class_gradients, class_means, gradient_distance
 from modicum.distillation.dc import PASS
+from modicum.distillation.matching import LARGE
 from modicum.models import features
 from modicum.models.convnet import ConvNet
 
@@ -35,13 +36,11 @@ def dc_together(network: nn.Module, real: Tensor, made: Tensor) -> Tensor:
     """The gradient at the synthetic samples, all classes in one pass."""
     names = torch.arange(CLASSES)[:, None]
     labels, own = names.expand(CLASSES, real.shape[1]), names.expand(CLASSES, made.shape[1])
-    size = max(1, PASS // (CLASSES * real[0, 0].numel()))
     shares = torch.full(labels.shape, 1 / real.shape[1])
-    parts = [
-        class_gradients(network, x, y, w, least=2)
-        for x, y, w in zip(real.split(size, 1), labels.split(size, 1), shares.split(size, 1), strict=True)
-    ]
-    target = [sum(tensors[1:], tensors[0]) for tensors in zip(*parts, strict=True)]
+    alone = real[0].numel() > LARGE  # as `modicum.distillation.dc` does it
+    rows = zip(real.split(1), labels.split(1), shares.split(1), strict=True) if alone else [(real, labels, shares)]
+    parts = [class_gradients(network, x, y, w, least=2) for x, y, w in rows]
+    target = [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
     leaf = made.clone().requires_grad_()
     found = class_gradients(network, leaf, own, torch.full(own.shape, 1 / made.shape[1]), least=2, create_graph=True)
     (slope,) = torch.autograd.grad(vmap(gradient_distance)(found, target).sum(), leaf)

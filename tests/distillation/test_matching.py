@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modicum.distillation import class_gradients, gradient_distance
+from modicum.context import generator
+from modicum.distillation import class_gradients, gradient_distance, matching
 from modicum.distillation.matching import set_statistics
 from modicum.errors import DataError, ModicumError
 from modicum.models.convnet import ConvNet
@@ -184,3 +185,17 @@ def test_errors() -> None:
     x, y, w = samples()
     with pytest.raises(DataError, match=r"labels is \(3, 4\) and weights \(3, 5\); expected \(3, 5\)"):
         class_gradients(small("mlp"), x, y[:, :4], w)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_large_groups_one_by_one_are_the_same(monkeypatch: pytest.MonkeyPatch, create_graph: bool) -> None:
+    network = ConvNet((1, 8, 8), 3, width=4).double()
+    x = torch.randn(3, 5, 1, 8, 8, dtype=torch.float64, generator=generator(0, "x")).requires_grad_(create_graph)
+    y, w = torch.arange(3)[:, None].expand(3, 5), torch.full((3, 5), 0.2, dtype=torch.float64)
+    together = class_gradients(network, x, y, w, least=2, create_graph=create_graph)
+    monkeypatch.setattr(matching, "LARGE", 1)
+    alone = class_gradients(network, x, y, w, least=2, create_graph=create_graph)
+    torch.testing.assert_close(alone, together, rtol=1e-10, atol=1e-12)
+    if create_graph:
+        slopes = [torch.autograd.grad(sum(t.square().sum() for t in g), x)[0] for g in (alone, together)]
+        torch.testing.assert_close(*slopes, rtol=1e-8, atol=1e-12)

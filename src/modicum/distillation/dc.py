@@ -14,7 +14,7 @@ from torch.func import vmap
 
 from modicum.context import generator
 from modicum.data.siamese import Transforms, draw_dsa, parse_strategy
-from modicum.distillation.matching import Metric, class_loss, gradient_distance, set_statistics
+from modicum.distillation.matching import LARGE, Metric, class_loss, gradient_distance, set_statistics
 from modicum.distillation.synthesis import Synthesis
 from modicum.errors import ModicumError
 from modicum.methods import Card, Measurement
@@ -249,9 +249,14 @@ class GradientMatching(Synthesis):
     def real_gradients(self, network: nn.Module, groups: Groups, draw: Transforms) -> list[Tensor]:
         """The gradients of groups of real samples, summed over as many passes as memory asks for."""
         positions, weights = groups
+        numel = self.train.inputs[:1].numel()
+        if self.device.type == "cpu" and len(positions) > 1 and positions.shape[1] * numel > LARGE:
+            alone = zip(torch.split(positions, 1), torch.split(weights, 1), strict=True)
+            parts = [self.real_gradients(network, part, draw) for part in alone]
+            return [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
         total: list[Tensor] = []
         values = PASS * (1 if self.device.type == "cpu" else 64)
-        size = max(1, values // (len(positions) * self.train.inputs[:1].numel()))
+        size = max(1, values // (len(positions) * numel))
         for part, share in zip(torch.split(positions, size, 1), torch.split(weights, size, 1), strict=True):
             labels, key = self.real_labels[part], f"real {tuple(part.shape)}"
             seen = self.transform(self.real(part.flatten()), draw, labels.flatten())

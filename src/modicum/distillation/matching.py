@@ -17,6 +17,7 @@ __all__ = ["Metric", "class_gradients", "class_loss", "gradient_distance", "set_
 
 Metric: TypeAlias = Literal["layers", "cos", "mse", "l1"]
 TINY = 1e-6
+LARGE = 2048  # numbers in a group, above which a processor gains nothing from a pass over all groups
 Finish: TypeAlias = Callable[[bool], list[Tensor]]
 
 
@@ -81,7 +82,7 @@ def class_gradients(
     `g_c = grad_theta sum_i w_ci l(theta; x_ci, y_ci)` with cross-entropy l. A network that treats every sample by itself
     makes one forward and one backward pass over the samples of all groups; of each convolution and linear layer that
     leaves its inputs and the gradients of its outputs, and their product within a group is the gradient of its weight.
-    Other networks, and parameters of other kinds, go through `vmap(grad)`.
+    Other networks, and parameters of other kinds, go through `vmap(grad)`; on a processor, large groups one by one.
 
     Args:
         network: With batch normalization only in evaluation mode.
@@ -120,12 +121,36 @@ def class_loss(network: nn.Module, inputs: Tensor, labels: Tensor, weights: Tens
     names = {name: p for name, p in network.named_parameters() if p.ndim >= least}
     if not names:
         raise TrainingError(f"the network has no parameter with {least} axes; use another network, such as convnet")
+    if len(inputs) == 1:
+        return _plain(network, names, inputs[0], labels[0], weights[0])
+    if inputs.device.type == "cpu" and inputs[0].numel() > LARGE:
+        groups = [class_loss(network, x, y, w, least=least) for x, y, w in _one_by_one(inputs, labels, weights)]
+        return lambda create_graph: [
+            torch.cat(t) for t in zip(*(finish(create_graph) for finish in groups), strict=True)
+        ]
     layers = _layers(network, names)
     if layers is not None and not any(getattr(module, "inplace", False) for module in network.modules()):
         caught = _catch(network, layers, inputs.flatten(0, 1))
         if caught is not None:
             return lambda create_graph: _products(*caught, inputs.shape[:2], labels, weights, create_graph)
     return lambda create_graph: _by_vmap(network, names, inputs, labels, weights, create_graph)
+
+
+def _one_by_one(*columns: Tensor) -> list[tuple[Tensor, ...]]:
+    return list(zip(*(torch.split(column, 1) for column in columns), strict=True))
+
+
+def _plain(network: nn.Module, names: dict[str, nn.Parameter], x: Tensor, labels: Tensor, weights: Tensor) -> Finish:
+    """One group: automatic differentiation as it is."""
+    moving = {name: p.detach().requires_grad_() for name, p in names.items()}
+    with torch.enable_grad():
+        losses = F.cross_entropy(functional_call(network, moving, (x,)), labels, reduction="none")
+        loss = (losses * weights.to(losses)).sum()
+
+    def finish(create_graph: bool) -> list[Tensor]:
+        return [g[None] for g in torch.autograd.grad(loss, list(moving.values()), create_graph=create_graph)]
+
+    return finish
 
 
 def _layers(network: nn.Module, names: dict[str, nn.Parameter]) -> list[Any] | None:
