@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any
 
 import modicum
-from modicum.methods import FAMILIES, Card, Distiller, Pretraining, Selector, Valuation, family_of, table
+from modicum.methods import FAMILIES, Card, Distiller, Pretraining, Selector, Valuation, family_of, need_text, table
 
 DOCS = Path(__file__).resolve().parent
 NOTE = "<!-- Written by docs/build.py (`make docs`): change the code, not this page. -->"
@@ -274,7 +274,7 @@ def card_lines(key: str, kind: type[Any]) -> list[str]:
 def need_of(need: Any) -> str:
     trainings = need.trainings()
     cost = f", as much as {trainings:g} training{'s' if trainings != 1 else ''} on all data" if trainings else ""
-    return f"`{need!r}`{cost}"
+    return f"`{need_text(need)}`{cost}"
 
 
 def call_lines(key: str, kind: type[Any]) -> list[str]:

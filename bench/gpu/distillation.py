@@ -15,6 +15,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness import write
@@ -22,7 +23,7 @@ from harness import write
 import modicum
 from modicum.context import Context
 from modicum.dataset import Splits
-from modicum.distillation import random_real, train_and_test, whitened
+from modicum.distillation import Whitening, random_real, train_and_test, whitened
 from modicum.methods import make
 from modicum.scores import Budget
 from modicum.training.recipe import Recipe
@@ -77,16 +78,16 @@ def main() -> int:
 
 
 def measure(
-    method: object, data: Splits, plain: Splits, whitening: object, per_class: int, options: argparse.Namespace
-) -> dict[str, object]:
+    method: Any, data: Splits, plain: Splits, whitening: Whitening | None, per_class: int, options: argparse.Namespace
+) -> dict[str, Any]:
     """One method at one size."""
     cache = Path(options.cache) if options.cache else None
     ctx = Context(device=options.device, seed=options.seed, cache=cache, show=sys.stderr.isatty())
     recipe, budget = Recipe(options.model), Budget(per_class=per_class)
     started = time.perf_counter()
-    measured = [need.measure(data, recipe, ctx) for need in method.needs()]  # type: ignore[attr-defined]
+    measured = [need.measure(data, recipe, ctx) for need in method.needs()]
     measuring = time.perf_counter() - started
-    made = method.distill(data, budget, recipe, ctx, *measured)  # type: ignore[attr-defined]
+    made = method.distill(data, budget, recipe, ctx, *measured)
     seconds = time.perf_counter() - started
     made = replace(made, whitening=whitening)
     if options.epochs is not None and not made.recipe.rates:
@@ -94,7 +95,7 @@ def measure(
     found = train_and_test(made, plain.test, ctx, options.networks)
     subset = data.train[random_real(data.train, budget, options.seed)]
     random = train_and_test(replace(made, dataset=subset, teacher=None), plain.test, ctx, options.networks)
-    key = method.card.key  # type: ignore[attr-defined]
+    key = method.card.key
     known = PUBLISHED.get(options.set, {})
     at = SIZES.index(per_class) if per_class in SIZES else None
     return {
@@ -107,7 +108,7 @@ def measure(
         "random_published": known["random"][at] if at is not None and known else None,
         "seconds": round(seconds, 1),
         "measuring_seconds": round(measuring, 1),
-        "seconds_an_iteration": round((seconds - measuring) / method.iterations, 4),  # type: ignore[attr-defined]
+        "seconds_an_iteration": round((seconds - measuring) / method.iterations, 4),
         "peak_mb": round(ctx.ledger.total().peak_bytes / 1e6),
     }
 

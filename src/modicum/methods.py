@@ -34,6 +34,7 @@ __all__ = [
     "Valuation",
     "find",
     "make",
+    "need_text",
     "spec",
     "table",
 ]
@@ -179,6 +180,17 @@ def spec(method: Any) -> str:
         f.name: getattr(method, f.name) for f in dataclasses.fields(method) if getattr(method, f.name) != f.default
     }
     return format_call(method.card.key, changed)
+
+
+def need_text(need: Any) -> str:
+    """A measurement with the options that differ from its defaults.
+
+    Example:
+        >>> need_text(make("mtt(max_start=4)").needs()[0])
+        'Experts(epochs=5)'
+    """
+    changed = {f.name: getattr(need, f.name) for f in dataclasses.fields(need) if getattr(need, f.name) != f.default}
+    return format_call(type(need).__name__, changed)
 
 
 def as_methods(methods: Sequence[Any]) -> list[Any]:

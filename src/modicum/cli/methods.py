@@ -28,7 +28,7 @@ class Methods:
 
     def run(self) -> None:
         """Print the table of methods."""
-        from modicum.methods import FAMILIES, family_of, table
+        from modicum.methods import FAMILIES, family_of, need_text, table
 
         if self.family and self.family not in FAMILIES:
             raise ModicumError(f"family {self.family!r} is unknown; expected one of {', '.join(FAMILIES)}")
@@ -38,7 +38,7 @@ class Methods:
                 "family": family_of(kind),
                 "what": kind.card.title,
                 "saves": ", ".join(kind.card.saves),
-                "needs": ", ".join(str(need) for need in kind().needs()),
+                "needs": ", ".join(need_text(need) for need in kind().needs()),
                 "paper": kind.card.paper,
             }
             for key, kind in table().items()

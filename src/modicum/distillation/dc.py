@@ -59,117 +59,6 @@ def loops_for(per_class: int) -> tuple[int, int]:
     return LOOPS.get(per_class) or (per_class, max(1, round(500 / per_class)))
 
 
-@dataclass(frozen=True)
-class DC:
-    """Dataset condensation by gradient matching.
-
-    `min_S sum_c D(grad l(theta; S_c), grad l(theta; T_c))` over networks theta from their initialization through training
-    on S, with the layer-wise distance D of `gradient_distance`. The classes make one batched pass. Cosine gradients are
-    orthogonal to what they move, so on networks that do not normalize (`mlp`) the inputs grow without end and the set gets
-    worse than real samples: a warning says when inputs pass 10 standard deviations.
-
-    Args:
-        iterations: Networks.
-        lr_img: Learning rate of the inputs; `mlp` wants a tenth, or `auto`: the first step changes them by 1 %.
-        momentum: Of SGD on the inputs.
-        lr_net: Learning rate of the networks on the synthetic set.
-        batch_real: Real samples of each class an update; all of a smaller class.
-        outer: Updates a network; `auto` is `loops_for` of the samples a class.
-        inner: Epochs of training between updates; `auto` likewise.
-        distance: `layers`, or the worse `cos`, `mse`, `l1` of the whole gradient.
-        init: `noise`, or `real` samples, better from 10 a class.
-        augment: Siamese augmentation: `none` (`dsa` is this method with it), `auto` or families.
-        model: The network; `auto` is the recipe's where it is a convnet or resnet, `convnet(width=32)` for other
-            images, and the recipe's for tables.
-
-    Raises:
-        ModicumError: A number makes no sense.
-
-    Example:
-        >>> DC(iterations=100).distance
-        'layers'
-
-    Reference:
-        Zhao, Mopuri and Bilen, Dataset Condensation with Gradient Matching, 2021, arXiv 2006.05929.
-    """
-
-    iterations: int = 1000
-    lr_img: float | Literal["auto"] = 0.1
-    momentum: float = 0.5
-    lr_net: float = 0.01
-    batch_real: int = 256
-    outer: int | Literal["auto"] = "auto"
-    inner: int | Literal["auto"] = "auto"
-    distance: Metric = "layers"
-    init: Literal["real", "noise"] = "noise"
-    augment: str = "none"
-    model: str = "auto"
-
-    card: ClassVar[Card] = Card(
-        key="dc",
-        title="Synthetic samples whose gradients match those of the real samples of each class",
-        paper="Zhao, Mopuri and Bilen, Dataset Condensation with Gradient Matching, 2021, arXiv 2006.05929",
-        saves=("samples", "compute"),
-    )
-
-    def __post_init__(self) -> None:
-        check_matching(self)
-
-    def needs(self) -> tuple[Measurement, ...]:
-        """No measurement."""
-        return ()
-
-    def distill(self, data: Splits, budget: Budget, recipe: Recipe, ctx: Context, *measured: Any) -> Distilled:
-        """Make the synthetic set.
-
-        Args:
-            data: Its training split is distilled; the others are not looked at.
-            budget: Synthetic samples per class, or in all, spread evenly over the classes.
-            recipe: Gives the network when `model` is `auto`.
-            ctx: Device, seed, ledger and store.
-
-        Returns:
-            Floating inputs in the units of the stored data, with class indices as targets; the common protocol.
-
-        Raises:
-            DataError: The data are text, have no labels, a class without samples, or inputs that are not finite.
-            BudgetError: Fewer samples than classes.
-            TrainingError: The inputs grew beyond all bounds.
-        """
-        run = GradientMatching(self, data.train, budget, recipe, ctx)
-        run.learn("inputs", run.start(self.init), self.lr_img, momentum=self.momentum)
-        return run.run(self.iterations, run.step)
-
-
-def check_matching(method: Any) -> None:
-    """Refuse options of a method of gradient matching that make no sense.
-
-    Raises:
-        ModicumError: The option, what it was, what was expected.
-    """
-    auto = [name for name in ("lr_img", "outer", "inner") if getattr(method, name, None) == "auto"]
-    for name, least in (("outer", 1), ("inner", 0)):
-        value = getattr(method, name, "auto")
-        if name not in auto and value != "auto" and (not isinstance(value, int) or value < least):
-            raise ModicumError(
-                f"method {method.card.key!r} option {name}={value!r}; expected an integer >= {least} or 'auto'"
-            )
-    if "lr_img" not in auto and (isinstance(method.lr_img, str) or not 0 < method.lr_img < float("inf")):
-        raise ModicumError(
-            f"method {method.card.key!r} option lr_img={method.lr_img!r}; expected a number > 0 or 'auto'"
-        )
-    check_options(
-        method,
-        positive=("iterations", "batch_real", "lr_net"),
-        below_one=("momentum",),
-        choices={"init": ("real", "noise")},
-    )
-    if hasattr(method, "distance"):
-        check_options(method, choices={"distance": ("layers", "cos", "mse", "l1")})
-    if method.augment != "auto":
-        parse_strategy(method.augment)
-
-
 class GradientMatching(Synthesis):
     """Matching gradients in networks that are trained on the synthetic set between updates."""
 
@@ -324,3 +213,116 @@ class GradientMatching(Synthesis):
                 self.flops.charge(key)
                 optimizer.step()
                 self.samples += len(part)
+
+
+@dataclass(frozen=True)
+class DC:
+    """Dataset condensation by gradient matching.
+
+    `min_S sum_c D(grad l(theta; S_c), grad l(theta; T_c))` over networks theta from their initialization through training
+    on S, with the layer-wise distance D of `gradient_distance`. The classes make one batched pass. Cosine gradients are
+    orthogonal to what they move, so on networks that do not normalize (`mlp`) the inputs grow without end and the set gets
+    worse than real samples: a warning says when inputs pass 10 standard deviations.
+
+    Args:
+        iterations: Networks.
+        lr_img: Learning rate of the inputs; `mlp` wants a tenth, or `auto`: the first step changes them by 1 %.
+        momentum: Of SGD on the inputs.
+        lr_net: Learning rate of the networks on the synthetic set.
+        batch_real: Real samples of each class an update; all of a smaller class.
+        outer: Updates a network; `auto` is `loops_for` of the samples a class.
+        inner: Epochs of training between updates; `auto` likewise.
+        distance: `layers`, or the worse `cos`, `mse`, `l1` of the whole gradient.
+        init: `noise`, or `real` samples, better from 10 a class.
+        augment: Siamese augmentation: `none` (`dsa` is this method with it), `auto` or families.
+        model: The network; `auto` is the recipe's where it is a convnet or resnet, `convnet(width=32)` for other
+            images, and the recipe's for tables.
+
+    Raises:
+        ModicumError: A number makes no sense.
+
+    Example:
+        >>> DC(iterations=100).distance
+        'layers'
+
+    Reference:
+        Zhao, Mopuri and Bilen, Dataset Condensation with Gradient Matching, 2021, arXiv 2006.05929.
+    """
+
+    iterations: int = 1000
+    lr_img: float | Literal["auto"] = 0.1
+    momentum: float = 0.5
+    lr_net: float = 0.01
+    batch_real: int = 256
+    outer: int | Literal["auto"] = "auto"
+    inner: int | Literal["auto"] = "auto"
+    distance: Metric = "layers"
+    init: Literal["real", "noise"] = "noise"
+    augment: str = "none"
+    model: str = "auto"
+
+    card: ClassVar[Card] = Card(
+        key="dc",
+        title="Synthetic samples whose gradients match those of the real samples of each class",
+        paper="Zhao, Mopuri and Bilen, Dataset Condensation with Gradient Matching, 2021, arXiv 2006.05929",
+        saves=("samples", "compute"),
+    )
+    runs: ClassVar[type[GradientMatching]] = GradientMatching
+
+    def __post_init__(self) -> None:
+        check_matching(self)
+
+    def needs(self) -> tuple[Measurement, ...]:
+        """No measurement."""
+        return ()
+
+    def distill(self, data: Splits, budget: Budget, recipe: Recipe, ctx: Context, *measured: Any) -> Distilled:
+        """Make the synthetic set.
+
+        Args:
+            data: Its training split is distilled; the others are not looked at.
+            budget: Synthetic samples per class, or in all, spread evenly over the classes.
+            recipe: Gives the network when `model` is `auto`.
+            ctx: Device, seed, ledger and store.
+
+        Returns:
+            Floating inputs in the units of the stored data, with class indices as targets; the common protocol, with the
+            augmentation of the matching where there is one.
+
+        Raises:
+            DataError: The data are text, have no labels, a class without samples, or inputs that are not finite.
+            BudgetError: Fewer samples than classes.
+            TrainingError: The inputs grew beyond all bounds.
+        """
+        run = self.runs(self, data.train, budget, recipe, ctx)
+        run.learn("inputs", run.start(self.init), self.lr_img, momentum=self.momentum)
+        return run.run(self.iterations, run.step)
+
+
+def check_matching(method: Any) -> None:
+    """Refuse options of a method of gradient matching that make no sense.
+
+    Raises:
+        ModicumError: The option, what it was, what was expected.
+    """
+    auto = [name for name in ("lr_img", "outer", "inner") if getattr(method, name, None) == "auto"]
+    for name, least in (("outer", 1), ("inner", 0)):
+        value = getattr(method, name, "auto")
+        if name not in auto and value != "auto" and (not isinstance(value, int) or value < least):
+            raise ModicumError(
+                f"method {method.card.key!r} option {name}={value!r}; expected an integer >= {least} or 'auto'"
+            )
+    if "lr_img" not in auto and (isinstance(method.lr_img, str) or not 0 < method.lr_img < float("inf")):
+        raise ModicumError(
+            f"method {method.card.key!r} option lr_img={method.lr_img!r}; expected a number > 0 or 'auto'"
+        )
+    check_options(
+        method,
+        positive=("iterations", "batch_real", "lr_net"),
+        below_one=("momentum",),
+        choices={"init": ("real", "noise")},
+    )
+    if hasattr(method, "distance"):
+        check_options(method, choices={"distance": ("layers", "cos", "mse", "l1")})
+    if method.augment != "auto":
+        parse_strategy(method.augment)

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
 
-from modicum.distillation.dc import GradientMatching, check_matching
-from modicum.distillation.matching import Metric
-from modicum.methods import Card, Measurement
+from modicum.distillation.dc import DC, GradientMatching
+from modicum.methods import Card
 from modicum.options import check_options
-
-if TYPE_CHECKING:
-    from modicum.context import Context
-    from modicum.dataset import Splits
-    from modicum.distillation.distilled import Distilled
-    from modicum.scores import Budget
-    from modicum.training.recipe import Recipe
 
 __all__ = ["DCC"]
 
 
+class Contrast(GradientMatching):
+    """Matching the gradients of all classes together, after a warm-up of one by one."""
+
+    def loops(self) -> tuple[int, int]:
+        """Updates and epochs."""
+        return self.asked((10, 5)) if int(self.counts.max()) == 1 else super().loops()
+
+    def update(self, network: nn.Module, random: torch.Generator, iteration: int, update: int) -> float:
+        """One step of all inputs."""
+        if iteration < self.method.warmup_networks and update < self.method.warmup_updates:
+            return super().update(network, random, iteration, update)
+        self.freeze(network, random)
+        draw = self.draw(random)
+        positions, weights = self.blocks(random, self.method.batch_real)
+        real = self.real_gradients(network, (positions.reshape(1, -1), weights.reshape(1, -1) / self.classes), draw)
+        m = len(self.labels)
+        own = (torch.arange(m)[None], torch.full((1, m), 1 / m))
+        loss, slope = self.match(network, self.inputs, self.labels, own, real, draw)
+        self.descend(inputs=slope)
+        return loss
+
+
 @dataclass(frozen=True)
-class DCC:
+class DCC(DC):
     """Dataset condensation with contrastive signals.
 
     `min_S D(grad l(theta; S), (1/c) sum_c grad l(theta; T_c))`: what the gradients of all classes share cancels in the
@@ -59,19 +73,9 @@ class DCC:
         Lee, Chun, Jung, Yun and Yoon, Dataset Condensation with Contrastive Signals, 2022, arXiv 2202.02916.
     """
 
-    iterations: int = 1000
-    lr_img: float | Literal["auto"] = 0.1
-    momentum: float = 0.5
-    lr_net: float = 0.01
-    batch_real: int = 256
-    outer: int | Literal["auto"] = "auto"
-    inner: int | Literal["auto"] = "auto"
     warmup_networks: int = 250
     warmup_updates: int = 10
-    distance: Metric = "layers"
     init: Literal["real", "noise"] = "real"
-    augment: str = "none"
-    model: str = "auto"
 
     card: ClassVar[Card] = Card(
         key="dcc",
@@ -79,54 +83,8 @@ class DCC:
         paper="Lee, Chun, Jung, Yun and Yoon, Dataset Condensation with Contrastive Signals, 2022, arXiv 2202.02916",
         saves=("samples", "compute"),
     )
+    runs: ClassVar[type[GradientMatching]] = Contrast
 
     def __post_init__(self) -> None:
-        check_matching(self)
+        super().__post_init__()
         check_options(self, not_negative=("warmup_networks", "warmup_updates"))
-
-    def needs(self) -> tuple[Measurement, ...]:
-        """No measurement."""
-        return ()
-
-    def distill(self, data: Splits, budget: Budget, recipe: Recipe, ctx: Context, *measured: Any) -> Distilled:
-        """Make the synthetic set.
-
-        Args:
-            data: Its training split is distilled; the others are not looked at.
-            budget: Synthetic samples per class, or in all, spread evenly over the classes.
-            recipe: Gives the network when `model` is `auto`.
-            ctx: Device, seed, ledger and store.
-
-        Returns:
-            Floating inputs in the units of the stored data, with class indices as targets; the common protocol.
-
-        Raises:
-            DataError: The data are text, have no labels, a class without samples, or inputs that are not finite.
-            BudgetError: Fewer samples than classes.
-            TrainingError: The inputs grew beyond all bounds.
-        """
-        run = Contrast(self, data.train, budget, recipe, ctx)
-        run.learn("inputs", run.start(self.init), self.lr_img, momentum=self.momentum)
-        return run.run(self.iterations, run.step)
-
-
-class Contrast(GradientMatching):
-    """Matching the gradients of all classes together, after a warm-up of one by one."""
-
-    def loops(self) -> tuple[int, int]:
-        """Updates and epochs."""
-        return self.asked((10, 5)) if int(self.counts.max()) == 1 else super().loops()
-
-    def update(self, network: nn.Module, random: torch.Generator, iteration: int, update: int) -> float:
-        """One step of all inputs."""
-        if iteration < self.method.warmup_networks and update < self.method.warmup_updates:
-            return super().update(network, random, iteration, update)
-        self.freeze(network, random)
-        draw = self.draw(random)
-        positions, weights = self.blocks(random, self.method.batch_real)
-        real = self.real_gradients(network, (positions.reshape(1, -1), weights.reshape(1, -1) / self.classes), draw)
-        m = len(self.labels)
-        own = (torch.arange(m)[None], torch.full((1, m), 1 / m))
-        loss, slope = self.match(network, self.inputs, self.labels, own, real, draw)
-        self.descend(inputs=slope)
-        return loss

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from modicum.distillation.dc import GradientMatching, check_matching
-from modicum.distillation.matching import Metric
-from modicum.methods import Card, Measurement
-
-if TYPE_CHECKING:
-    from modicum.context import Context
-    from modicum.dataset import Splits
-    from modicum.distillation.distilled import Distilled
-    from modicum.scores import Budget
-    from modicum.training.recipe import Recipe
+from modicum.distillation.dc import DC
+from modicum.methods import Card
 
 __all__ = ["DSA"]
 
 
 @dataclass(frozen=True)
-class DSA:
+class DSA(DC):
     """Gradient matching with differentiable siamese augmentation.
 
     `min_S sum_c D(grad l(theta; A_w(S_c)), grad l(theta; A_w(T_c)))`: a new transform w of each class in each update; the
@@ -52,17 +44,8 @@ class DSA:
         Zhao and Bilen, Dataset Condensation with Differentiable Siamese Augmentation, 2021, arXiv 2102.08259.
     """
 
-    iterations: int = 1000
-    lr_img: float | Literal["auto"] = 0.1
-    momentum: float = 0.5
-    lr_net: float = 0.01
-    batch_real: int = 256
-    outer: int | Literal["auto"] = "auto"
-    inner: int | Literal["auto"] = "auto"
-    distance: Metric = "layers"
     init: Literal["real", "noise"] = "real"
     augment: str = "auto"
-    model: str = "auto"
 
     card: ClassVar[Card] = Card(
         key="dsa",
@@ -70,32 +53,3 @@ class DSA:
         paper="Zhao and Bilen, Dataset Condensation with Differentiable Siamese Augmentation, 2021, arXiv 2102.08259",
         saves=("samples", "compute"),
     )
-
-    def __post_init__(self) -> None:
-        check_matching(self)
-
-    def needs(self) -> tuple[Measurement, ...]:
-        """No measurement."""
-        return ()
-
-    def distill(self, data: Splits, budget: Budget, recipe: Recipe, ctx: Context, *measured: Any) -> Distilled:
-        """Make the synthetic set.
-
-        Args:
-            data: Its training split is distilled; the others are not looked at.
-            budget: Synthetic samples per class, or in all, spread evenly over the classes.
-            recipe: Gives the network when `model` is `auto`.
-            ctx: Device, seed, ledger and store.
-
-        Returns:
-            Floating inputs in the units of the stored data, with class indices as targets; the common protocol with the
-            augmentation of the matching.
-
-        Raises:
-            DataError: The data are text, have no labels, a class without samples, or inputs that are not finite.
-            BudgetError: Fewer samples than classes.
-            TrainingError: The inputs grew beyond all bounds.
-        """
-        run = GradientMatching(self, data.train, budget, recipe, ctx)
-        run.learn("inputs", run.start(self.init), self.lr_img, momentum=self.momentum)
-        return run.run(self.iterations, run.step)
