@@ -11,12 +11,14 @@ from PIL import Image
 import modicum
 from modicum.context import Context
 from modicum.dataset import Dataset, Info
-from modicum.distillation import Distilled, Snapshot, Source, Teacher, evaluation_recipe, zca
+from modicum.distillation import Distilled, Snapshot, Source, Teacher, addressed, evaluation_recipe, zca
 from modicum.distillation.artefact import export, is_artefact, load_distilled, read_source, save_distilled
 from modicum.distillation.preview import contact_sheet, natural, natural_span, pixels
 from modicum.distillation.teaching import Ensemble
 from modicum.errors import DataError, ModicumError, StoreError
+from modicum.methods import make
 from modicum.models import build
+from modicum.scores import Budget
 from modicum.store import Store
 from modicum.training.recipe import Recipe
 
@@ -217,3 +219,17 @@ def test_tables_have_no_preview(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         export(load_distilled(tmp_path), tmp_path / "tiny.csv")
+
+
+def test_an_earlier_moment_keeps_what_its_samples_are_computed_from(tmp_path):
+    data = modicum.load("digits", limit=200)
+    method = make("bptt(iterations=4, steps=2, bases=4, batch_syn=2, batch_real=4, model='linear')")
+    made = method.distill(data, Budget(per_class=1), Recipe(model="linear"), Context())
+    again = load_distilled(save_distilled(made, tmp_path / "tiny"))
+    for whole in (made, again):
+        early = whole.at(whole.snapshots[1])
+        assert early.bytes < early.dataset.inputs.numel() * 4
+        assert not torch.equal(early.stored["bases"], whole.stored["bases"])
+        decoded = addressed(early.stored["addresses"], early.stored["bases"], (1, 8, 8), 2)
+        torch.testing.assert_close(early.dataset.prepare(early.dataset.inputs), decoded, rtol=1e-4, atol=1e-4)
+        assert whole.at(whole.snapshots[-1]).bytes == whole.bytes

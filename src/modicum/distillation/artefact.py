@@ -28,6 +28,7 @@ __all__ = ["Source", "export", "is_artefact", "load_distilled", "read_source", "
 ABOUT, SAMPLES, HISTORY = "distilled.json", "samples.safetensors", "history.json"
 WHITENING, STORED, TEACHER = "whitening.safetensors", "stored.safetensors", "teacher.safetensors"
 SNAPSHOTS, PREVIEW = "snapshots.safetensors", "preview.png"
+BEFORE = "stored."  # names what the inputs of a snapshot are computed from
 FORMAT = 1
 
 
@@ -102,7 +103,7 @@ def save_distilled(made: Distilled, folder: str | os.PathLike[str], source: Sour
     parts = ("mean", "forward", "inverse")
     tensors: dict[str, Mapping[str, Tensor]] = {
         SAMPLES: _columns(made.dataset),
-        SNAPSHOTS: {f"{i}.{k}": v for i, s in enumerate(made.snapshots) for k, v in _columns(s.dataset).items()},
+        SNAPSHOTS: {f"{i}.{k}": v for i, s in enumerate(made.snapshots) for k, v in _moment(s).items()},
         WHITENING: {} if made.whitening is None else {name: getattr(made.whitening, name) for name in parts},
         STORED: made.stored,
         TEACHER: {} if made.teacher is None else made.teacher.model.state_dict(),
@@ -149,7 +150,8 @@ def load_distilled(folder: str | os.PathLike[str]) -> Distilled:
         snapshots = []
         for i, (iteration, recipe) in enumerate(about["snapshots"]):
             columns = {k.partition(".")[2]: v for k, v in moments.items() if k.partition(".")[0] == str(i)}
-            snapshots.append(Snapshot(iteration, _dataset(columns, ids, info), _recipe(recipe)))
+            stored = {k.removeprefix(BEFORE): columns.pop(k) for k in list(columns) if k.startswith(BEFORE)}
+            snapshots.append(Snapshot(iteration, _dataset(columns, ids, info), _recipe(recipe), stored))
         whitening, teacher = None, None
         if about["whitening"] is not None:
             whitening = Whitening(**{**store.read_tensors(WHITENING), **about["whitening"]})
@@ -274,6 +276,10 @@ def _info(plain: Mapping[str, Any]) -> Info:
 def _columns(data: Dataset) -> dict[str, Tensor]:
     columns = {name: getattr(data, name) for name in ("inputs", "targets", "weights", "sources")}
     return {name: column for name, column in columns.items() if column is not None}
+
+
+def _moment(snapshot: Snapshot) -> dict[str, Tensor]:
+    return {**_columns(snapshot.dataset), **{BEFORE + name: value for name, value in snapshot.stored.items()}}
 
 
 def _dataset(columns: Mapping[str, Tensor], ids: np.ndarray[Any, Any], info: Info) -> Dataset:

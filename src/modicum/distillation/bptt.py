@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -205,8 +205,7 @@ class BPTT:
             TrainingError: The inner training diverged.
         """
         run = _Run(self, data.train, budget, recipe, ctx)
-        made = run.run(self.iterations, run.step, run.made)
-        return replace(made, stored=run.stored()) if self.bases else made
+        return run.run(self.iterations, run.step, run.made)
 
 
 class _Run(Synthesis):
@@ -324,5 +323,7 @@ class _Run(Synthesis):
         return self.dataset(self.decoded()), recipe
 
     def stored(self) -> dict[str, Tensor]:
-        """What the samples are computed from."""
+        """The bases and how the samples are sums of them, where there are any."""
+        if not self.method.bases:
+            return {}
         return {name: leaf.detach().cpu().clone() for name, leaf in self.learned.items()}

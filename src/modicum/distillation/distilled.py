@@ -24,11 +24,13 @@ class Snapshot:
         iteration: Steps that were taken.
         dataset: What it was then.
         recipe: How it wanted to be trained on then.
+        stored: What its inputs were computed from, where that is smaller than they are.
     """
 
     iteration: int
     dataset: Dataset
     recipe: Recipe
+    stored: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Distilled:
 
     def at(self, snapshot: Snapshot) -> Distilled:
         """What the set was at a moment."""
-        return replace(self, dataset=snapshot.dataset, recipe=snapshot.recipe, stored={})
+        return replace(self, dataset=snapshot.dataset, recipe=snapshot.recipe, stored=snapshot.stored)
 
 
 def evaluation_recipe(

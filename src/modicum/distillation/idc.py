@@ -224,12 +224,15 @@ class IDC:
         if lr == "paper":
             lr = RATES.get(run.metric_name, 0.1) * float(run.counts.max()) / 10
         run.learn("inputs", run.first_pixels(self.init), lr, momentum=self.momentum)
-        made = run.run(self.iterations, run.step, run.made)
-        return replace(made, stored={"images": run.inputs.detach().cpu().clone()})
+        return run.run(self.iterations, run.step, run.made)
 
 
 class _Run(GradientMatching):
     """Stored pixels between 0 and 1, decoded; networks that learn from real data between updates."""
+
+    def stored(self) -> dict[str, Tensor]:
+        """The images before they are decoded."""
+        return {"images": self.inputs.detach().cpu().clone()}
 
     method: Any
     metric_name: Metric = "mse"

@@ -233,16 +233,20 @@ class Synthesis:
         snapshots = []
         for at, tensors in sorted(self.kept.items()):
             with self._holding(tensors):
-                snapshots.append(Snapshot(at, *made()))
+                snapshots.append(Snapshot(at, *made(), self.stored()))
         dataset, recipe = made()
         self.ctx.ledger.add(self.charge())
-        return Distilled(dataset, recipe, spec(self.method), seed, None, self.history, tuple(snapshots), {})
+        return Distilled(dataset, recipe, spec(self.method), seed, None, self.history, tuple(snapshots), self.stored())
 
     def made(self) -> tuple[Dataset, Recipe]:
         """The inputs with hard labels, and the common protocol."""
         strategy = "_".join(self.strategy) or "none"
         model = self.model if isinstance(self.model, str) else "auto"
         return self.dataset(), evaluation_recipe(model, len(self.labels), augment=strategy)
+
+    def stored(self) -> dict[str, Tensor]:
+        """What the inputs are computed from, where that is smaller than they are."""
+        return {}
 
     def dataset(self, inputs: Tensor | None = None, targets: Tensor | None = None) -> Dataset:
         """Standardized inputs (those that are learned, when None) as a data set in the units of the stored data.
