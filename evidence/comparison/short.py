@@ -28,7 +28,7 @@ def run(seeds: int = 3) -> list[Claim]:
         for seed in range(seeds):
             data, ctx = modicum.load("digits", seed=seed), Context(seed=seed)
             recipe = replace(RECIPE, steps=round(share * RECIPE.steps_for(len(data.train))))
-            kept = data.train[Random().select(data, Budget(keep=share), ctx)]
+            kept = data.train[Random().select(data, Budget(keep=share), ctx).positions]
             short.append(
                 100 * fit(data.train, recipe, ctx, sampler=Short().sampler(data, recipe, ctx)).evaluate(data.test).score
             )

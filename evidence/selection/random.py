@@ -23,8 +23,8 @@ def run(seeds: int = 3) -> list[Claim]:
     for seed in range(seeds):
         data, ctx = modicum.load("digits", seed=seed), Context(seed=seed)
         full.append(accuracy(data, np.arange(len(data.train)), seed))
-        half.append(accuracy(data, Random().select(data, Budget(keep=0.5), ctx), seed))
-        tenth.append(accuracy(data, Random().select(data, Budget(keep=0.1), ctx), seed))
+        half.append(accuracy(data, Random().select(data, Budget(keep=0.5), ctx).positions, seed))
+        tenth.append(accuracy(data, Random().select(data, Budget(keep=0.1), ctx).positions, seed))
     seconds = time.perf_counter() - started
     means = [statistics.mean(values) for values in (full, half, tenth)]
     return [

@@ -29,7 +29,7 @@ def run(seeds: int = 3) -> list[Claim]:
         for draw in range(DRAWS):
             ctx = Context(seed=100 * seed + draw)
             for method, scored, counted in ((Stratified(), balanced, off), (Random(), plain, off_plain)):
-                keep = method.select(data, Budget(keep=KEEP), ctx)
+                keep = method.select(data, Budget(keep=KEEP), ctx).positions
                 scored.append(accuracy(data, keep, ctx.seed))
                 counts = torch.bincount(data.train.labels[torch.from_numpy(keep)], minlength=10)
                 counted.append(float((counts - share).abs().max()))

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-import numpy as np
-
 from modicum.errors import ModicumError
-from modicum.scores import Budget, Scores
+from modicum.scores import Budget, Scores, Selection
 from modicum.spec import format_call, parse_call
 
 if TYPE_CHECKING:
@@ -92,9 +90,9 @@ class Valuation(Method, Protocol):
 
 @runtime_checkable
 class Selector(Method, Protocol):
-    """Chooses a subset jointly: sorted positions in `data.train`."""
+    """Chooses a subset of `data.train` jointly, with weights where it has them."""
 
-    def select(self, data: Splits, budget: Budget, ctx: Context, *measured: Any) -> np.ndarray[Any, Any]: ...
+    def select(self, data: Splits, budget: Budget, ctx: Context, *measured: Any) -> Selection: ...
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""How much to keep (`Budget`) and one number per sample (`Scores`) that says which."""
+"""How much to keep (`Budget`), one number per sample that says which (`Scores`), and what was kept (`Selection`)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 from modicum.errors import BudgetError, DataError
 
 if TYPE_CHECKING:
+    from modicum.dataset import Dataset
     from modicum.ledger import Ledger
 
-__all__ = ["Budget", "Kind", "Order", "Scores", "as_budget"]
+__all__ = ["Budget", "Kind", "Order", "Scores", "Selection", "as_budget"]
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 Kind = Literal["value", "difficulty"]
@@ -168,6 +169,16 @@ class Scores:
         return len(self.values)
 
     @property
+    def difficulties(self) -> Array:
+        """(n,) numbers that are higher for harder samples: the scores, or less the scores where they are values.
+
+        Example:
+            >>> Scores(np.array([3.0, 1.0]), np.arange(2), "aum", "value", "logits").difficulties.tolist()
+            [-3.0, -1.0]
+        """
+        return self.values if self.kind == "difficulty" else -self.values
+
+    @property
     def stability(self) -> float | None:
         """How well these scores would agree with those of a repetition: the expected correlation of the two.
 
@@ -258,3 +269,98 @@ class Scores:
         mask = np.ones(len(self), dtype=bool)
         mask[self.kept(budget, order, class_balance)] = False
         return np.flatnonzero(mask)
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Which samples are kept, how much each counts, and why.
+
+    Args:
+        positions: (k,) sorted positions of the kept samples.
+        weights: (k,) numbers >= 0, how many samples each stands for in the loss; None for equal weights.
+        values: (n,) the number of every sample that the choice was made by, NaN where there is none; None without any.
+        unit: Of the values, for people.
+        reasons: (n,) a few words about every sample, kept or not; None where the values say it all.
+        note: What people must know, such as "13 of 50 were filled in at random".
+
+    Raises:
+        DataError: Positions are not sorted, or the columns do not fit.
+
+    Example:
+        >>> chosen = Selection.made(np.array([2, 0, 1]), np.array([1, 0]), weights=np.array([3.0, 1.0]))
+        >>> chosen.positions.tolist(), chosen.weights.tolist()
+        ([0, 2], [3.0, 1.0])
+    """
+
+    positions: Array
+    weights: Array | None = None
+    values: Array | None = None
+    unit: str = ""
+    reasons: Array | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.positions.ndim != 1 or (np.diff(self.positions) <= 0).any():
+            raise DataError(f"positions of shape {self.positions.shape} are not sorted, or one comes twice")
+        if self.weights is not None and self.weights.shape != self.positions.shape:
+            raise DataError(
+                f"weights has shape {self.weights.shape}; expected {self.positions.shape}, one a kept sample"
+            )
+
+    @classmethod
+    def made(
+        cls,
+        order: Any,
+        picks: Any,
+        *,
+        weights: Any = None,
+        values: Any = None,
+        unit: str = "",
+        reasons: Any = None,
+        note: str = "",
+    ) -> Selection:
+        """A selection that was made on the samples in another order, as methods do that work in the order of the ids.
+
+        Args:
+            order: (n,) position in the data of each sample of that order (see `modicum.reading.by_id`).
+            picks: (k,) what was picked, as positions in that order, in any sequence.
+            weights: (k,) of the picks, in the same sequence.
+            values: (n,) in that order.
+            unit: Of the values.
+            reasons: (n,) in that order.
+            note: See the class.
+        """
+        order, picks = np.asarray(order), np.asarray(picks, dtype=np.int64)
+        positions = order[picks]
+        sequence = np.argsort(positions, kind="stable")
+
+        def straight(column: Any) -> Array | None:
+            if column is None:
+                return None
+            given = np.asarray(column)
+            there = np.empty_like(given)
+            there[order] = given
+            return there
+
+        return cls(
+            positions[sequence],
+            None if weights is None else np.asarray(weights, dtype=np.float64)[sequence],
+            straight(values),
+            unit,
+            straight(reasons),
+            note,
+        )
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def taken_from(self, dataset: Dataset) -> Dataset:
+        """The kept samples. Weights are divided by their mean, so that a step of the same learning rate is as long; what
+        the data set weighs its samples by stays a factor."""
+        kept = dataset[self.positions]
+        if self.weights is None:
+            return kept
+        import torch
+
+        own = torch.from_numpy(self.weights / max(self.weights.mean(), 1e-300)).float()
+        return kept.replace(weights=own if kept.weights is None else own * kept.weights)

@@ -1,5 +1,6 @@
 """What every selection promises, checked on every selection there is, on synthetic measurements."""
 
+import copy
 import dataclasses
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from modicum.dataset import Dataset, Info, Splits
 from modicum.errors import ModicumError
 from modicum.ledger import Ledger
 from modicum.methods import Selector, Training, family_of, make, spec, table
-from modicum.scores import Budget
+from modicum.scores import Budget, Scores
 from modicum.training.order import permutation
 from modicum.training.recipe import Recipe
 
@@ -23,11 +24,14 @@ RECIPE = Recipe(epochs=8, batch_size=10)
 
 @dataclass(frozen=True)
 class Line:
-    """How a method is tried: with which options, whether it reads features, whether it balances classes, and how many
-    classes it needs."""
+    """How a method is tried: with which options, what it reads, whether it balances classes, and how many classes it
+    needs.
+
+    Features, scores and traces are made up, so that they can be spoiled; other measurements are made for real.
+    """
 
     method: str
-    features: bool = False
+    reads: tuple[str, ...] = ()
     balanced: bool = False
     classes: int = 1
 
@@ -35,16 +39,16 @@ class Line:
 LINES = {
     "random": Line("random"),
     "stratified": Line("stratified", balanced=True),
-    "herding": Line("herding(encoder='inputs')", features=True, balanced=True),
-    "k-center-greedy": Line("k-center-greedy(encoder='inputs')", features=True),
-    "support-vectors": Line("support-vectors", features=True, classes=2),
+    "herding": Line("herding(encoder='inputs')", reads=("features",), balanced=True),
+    "k-center-greedy": Line("k-center-greedy(encoder='inputs')", reads=("features",)),
+    "support-vectors": Line("support-vectors", reads=("features",), classes=2),
     "infobatch": Line("infobatch(ratio=0.3)"),
 }
 
 METHODS = {key: kind for key, kind in table().items() if family_of(kind) == "selection"}
 SELECTORS = [key for key, kind in METHODS.items() if isinstance(kind(), Selector)]
 WHILE_TRAINING = [key for key, kind in METHODS.items() if isinstance(kind(), Training)]
-READERS = [key for key in SELECTORS if key in LINES and LINES[key].features]
+READERS = [key for key in SELECTORS if key in LINES and "features" in LINES[key].reads]
 BUDGETS = [Budget(keep=0.25), Budget(keep=7), Budget(per_class=4), Budget(keep=1.0)]
 
 
@@ -59,18 +63,45 @@ def splits(order=None, ids=None):
 
 
 def measured(key, order=None):
-    if not LINES[key].features:
-        return ()
-    rows = torch.randn(N, 4, generator=torch.Generator().manual_seed(1))
-    return (SimpleNamespace(train=rows if order is None else rows[torch.as_tensor(order)], valid=rows[:9]),)
+    needs = method_of(key).needs()
+    return tuple(made_up(kind, need, order) for kind, need in zip(LINES[key].reads, needs, strict=True))
+
+
+def made_up(kind, need, order=None):
+    draw = torch.Generator().manual_seed(1)
+    at = torch.arange(N) if order is None else torch.as_tensor(order)
+    if kind == "features":
+        rows = torch.randn(N, 4, generator=draw)
+        return SimpleNamespace(train=rows[at], valid=rows[:9])
+    if kind == "scores":
+        data = splits(order).train
+        values = torch.rand(N, generator=draw)[at].numpy()
+        return Scores(values, data.ids, "el2n", "difficulty", "probability distance", data.labels.numpy())
+    if kind == "traces":
+        by_epoch = {name: torch.rand(1, 5, N, generator=draw)[..., at] for name in ("loss", "margin", "probability")}
+        snapshots = {name: torch.rand(1, N, generator=draw)[..., at] for name in ("error", "gap")}
+        return SimpleNamespace(**by_epoch, **snapshots, correct=(by_epoch["loss"] < 0.7))
+    return need.measure(splits(order), RECIPE, Context())
+
+
+def same(a, b):
+    if isinstance(a, dict):
+        return set(a) == set(b) and all(same(a[name], b[name]) for name in a)
+    if isinstance(a, (torch.Tensor, np.ndarray)):
+        return bool(torch.equal(torch.as_tensor(a), torch.as_tensor(b)))
+    return isinstance(a, (Dataset, Ledger)) or a == b
 
 
 def method_of(key):
     return make(LINES[key].method)
 
 
+def of_features(key, tables):
+    return tables[LINES[key].reads.index("features")]
+
+
 def selected(key, budget=BUDGETS[0], order=None, seed=0):
-    return method_of(key).select(splits(order), budget, Context(seed=seed), *measured(key, order))
+    return method_of(key).select(splits(order), budget, Context(seed=seed), *measured(key, order)).positions
 
 
 def test_every_selection_has_a_line():
@@ -89,7 +120,7 @@ def test_is_a_frozen_dataclass_with_a_card(key):
     assert kind.card.saves
     assert spec(kind()) == key
     assert make(spec(method_of(key))) == method_of(key)
-    assert len(method_of(key).needs()) == LINES[key].features
+    assert len(method_of(key).needs()) == len(LINES[key].reads)
     assert all(callable(need.measure) for need in method_of(key).needs())
 
 
@@ -119,9 +150,9 @@ class TestSelector:
 
     def test_inputs_are_not_written_to(self, key):
         data, given = splits(), measured(key)
-        before = [table.train.clone() for table in given]
+        before = copy.deepcopy([vars(table) for table in given])
         method_of(key).select(data, BUDGETS[0], Context(), *given)
-        assert all(torch.equal(b, table.train) for b, table in zip(before, given))
+        assert all(same(old, vars(table)) for old, table in zip(before, given))
         assert data.train.fingerprint == splits().train.fingerprint
 
     def test_ledger_only_grows(self, key):
@@ -132,7 +163,7 @@ class TestSelector:
             assert ctx.ledger.charges[: len(before)] == before
             assert len(ctx.ledger.charges) == times
         assert ctx.ledger.total("choose").seconds == ctx.ledger.total().seconds > 0
-        assert (ctx.ledger.total().flops > 0) == LINES[key].features
+        assert (ctx.ledger.total().flops > 0) == ("features" in LINES[key].reads or "gradients" in LINES[key].reads)
 
     def test_no_samples(self, key):
         data = splits()
@@ -163,22 +194,25 @@ class TestSelector:
 @pytest.mark.parametrize("key", READERS)
 class TestReaderOfFeatures:
     def test_not_finite(self, key):
-        (given,) = measured(key)
-        given.train[5, 0] = torch.nan
+        tables = measured(key)
+        of_features(key, tables).train[5, 0] = torch.nan
         with pytest.raises(ModicumError, match=r"features\[\d+, 0\] is nan; expected finite"):
-            method_of(key).select(splits(), BUDGETS[0], Context(), given)
+            method_of(key).select(splits(), BUDGETS[0], Context(), *tables)
 
     def test_wrong_shape(self, key):
-        (given,) = measured(key)
-        for wrong in (given.train[:-1], given.train[:, 0], given.train[:, :0], None):
+        tables = measured(key)
+        given, rows = of_features(key, tables), of_features(key, tables).train
+        for wrong in (rows[:-1], rows[:, 0], rows[:, :0], None):
+            given.train = wrong
             with pytest.raises(ModicumError, match=r"train features is .*; expected a tensor of shape \(60, d\)"):
-                method_of(key).select(splits(), BUDGETS[0], Context(), SimpleNamespace(train=wrong, valid=None))
+                method_of(key).select(splits(), BUDGETS[0], Context(), *tables)
 
     def test_equal_samples(self, key):
-        (given,) = measured(key)
+        tables = measured(key)
+        given = of_features(key, tables)
         given.train[30:] = given.train[:30]
-        kept = method_of(key).select(splits(), BUDGETS[0], Context(), given)
-        assert len(np.unique(kept)) == 15
+        kept = method_of(key).select(splits(), BUDGETS[0], Context(), *tables)
+        assert len(kept) == 15
 
 
 @pytest.mark.parametrize("key", WHILE_TRAINING)

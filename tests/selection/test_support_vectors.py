@@ -91,7 +91,7 @@ def test_a_larger_budget_is_filled_with_the_nearest_and_stays_lossless(load, met
     rows, gamma = table.train.double().numpy(), 1 / x.shape[1]
     lossless = support_vectors(table.train, data.train.targets, kernel=method.kernel).numpy()
     k = len(lossless) + 20
-    kept = method.select(data, Budget(keep=k), Context(), table)
+    kept = method.select(data, Budget(keep=k), Context(), table).positions
     assert len(kept) == k
     assert np.isin(lossless, kept).all()
     whole, alone = (
@@ -107,11 +107,11 @@ def test_a_larger_budget_is_filled_with_the_nearest_and_stays_lossless(load, met
 def test_a_smaller_budget_says_what_is_lost(cancer):
     data, table = splits(*cancer)
     with pytest.warns(UserWarning, match="budget of 20 is less than the 119 support vectors.*not lossless"):
-        kept = SupportVectors().select(data, Budget(keep=20), Context(), table)
+        kept = SupportVectors().select(data, Budget(keep=20), Context(), table).positions
     assert len(kept) == 20
     with pytest.raises(BudgetError, match=r"budget of 20 is less than the 119 .*; keep at least 119"):
         SupportVectors(lossless=True).select(data, Budget(keep=20), Context(), table)
-    kept = SupportVectors(lossless=True).select(data, Budget(keep=119), Context(), table)
+    kept = SupportVectors(lossless=True).select(data, Budget(keep=119), Context(), table).positions
     assert np.array_equal(kept, support_vectors(table.train.double().numpy(), cancer[1]))
 
 

@@ -246,7 +246,7 @@ def _estimate(todo: Sequence[Cell], data: Splits, recipe: Recipe, full_seconds: 
         key = spec(cell.method) if isinstance(cell.method, Valuation) else f"{spec(cell.method)} {cell.budget}"
         again = isinstance(cell.method, Valuation) and (cell.method, cell.seed) in seen  # scores are read once a seed
         reads = [isinstance(need, (Features, Utilities)) for need in cell.method.needs()]
-        if not again and (any(reads) or (not reads and isinstance(cell.method, Valuation))):
+        if not again and ((reads and all(reads)) or (not reads and isinstance(cell.method, Valuation))):
             seen.add((cell.method, cell.seed))
             if key not in readings:
                 readings[key] = time_reading(cell.method, data, ctx, _fraction(cell.budget, data)).seconds

@@ -11,7 +11,7 @@ from modicum.distillation.distilled import Distilled
 from modicum.errors import ModicumError
 from modicum.ledger import Ledger
 from modicum.methods import Distiller, Selector, Training, Valuation, spec
-from modicum.scores import Budget, Scores
+from modicum.scores import Budget, Scores, Selection
 from modicum.training.order import Sampler
 from modicum.training.recipe import Recipe
 
@@ -26,12 +26,14 @@ class Plan:
         dataset: The samples.
         sampler: Gives their order; the plain one when None.
         scores: Where the samples were chosen by scores.
+        selection: Where samples were chosen.
         made: Where the samples were made; how they are trained on when nothing but their own recipe will do.
     """
 
     dataset: Dataset
     sampler: Sampler | None = None
     scores: Scores | None = None
+    selection: Selection | None = None
     made: Distilled | None = None
 
 
@@ -83,10 +85,12 @@ def prepare(
         assert scores is not None
         assert scores.ledger is not None
         ctx.ledger.charges.extend(scores.ledger.charges)
-        return Plan(train[scores.kept(budget)], scores=scores)
+        chosen = Selection(scores.kept(budget), values=scores.values, unit=scores.unit, note=scores.note)
+        return Plan(chosen.taken_from(train), scores=scores, selection=chosen)
     if isinstance(method, Selector):
         measured = measure(method, data, recipe, ctx)
-        return Plan(train[method.select(data, budget, ctx, *measured)])
+        chosen = method.select(data, budget, ctx, *measured)
+        return Plan(chosen.taken_from(train), selection=chosen)
     if isinstance(method, Distiller):
         made = method.distill(data, budget, recipe, ctx, *measure(method, data, recipe, ctx))
         return Plan(made.dataset, made=made)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from modicum.arrays import Array, back, tensor, unit_rows
+from modicum.arrays import Array, NumPy, back, tensor, unit_rows
 from modicum.methods import Card
 from modicum.reading import by_id, labels_of, rows_of
-from modicum.scores import Budget, as_budget
+from modicum.scores import Budget, Selection, as_budget
+from modicum.selection.by_class import by_class
 from modicum.selection.stratified import allocate
 
 if TYPE_CHECKING:
@@ -90,22 +91,18 @@ class Herding:
 
         return (Features(self.encoder),)
 
-    def select(self, data: Splits, budget: Budget, ctx: Context, *measured: Any) -> np.ndarray[Any, Any]:
-        """Sorted positions; classes get what `allocate` says; charged with 2 n d operations a pick."""
-        labels = labels_of("train", data.train)
+    def select(self, data: Splits, budget: Budget, ctx: Context, *measured: Any) -> Selection:
+        """Class by class, each getting what `allocate` says; charged with 2 n d operations a pick."""
         order = by_id(data.train)
+        of = labels_of("train", data.train)[order].numpy()
         rows = rows_of("train features", measured[0].train, data.train)
-        with ctx.ledger.clock("choose", self.card.key, labels=len(labels)) as counts:
-            of = labels[order].numpy()
+        with ctx.ledger.clock("choose", self.card.key, labels=len(of)) as counts:
             sizes = np.bincount(of)
-            given = allocate(sizes, budget)
-            counts["extra_flops"] = int(2 * rows.shape[1] * (sizes * given).sum())
-            plain = tensor("train features", rows, (2,), "(n, d)")
-            directions = torch.from_numpy(unit_rows("train features", plain[order].cpu().numpy(), zeros=True)).to(
-                ctx.device
-            )
-            kept = []
-            for c in np.flatnonzero(given):
-                members = torch.from_numpy(np.flatnonzero(of == c))
-                kept.append(members[herding(directions[members], int(given[c])).cpu()])
-            return np.sort(order[torch.cat(kept)].numpy())
+            counts["extra_flops"] = int(2 * rows.shape[1] * (sizes * allocate(sizes, budget)).sum())
+            plain = tensor("train features", rows, (2,), "(n, d)")[order]
+            directions = torch.from_numpy(unit_rows("train features", plain.cpu().numpy(), zeros=True)).to(ctx.device)
+
+            def pick(members: NumPy, k: int) -> tuple[NumPy, None]:
+                return herding(directions[torch.from_numpy(members)], k).cpu().numpy(), None
+
+            return Selection.made(order, by_class(of, budget, pick)[0])

@@ -14,7 +14,7 @@ from modicum.arrays import features as checked_features
 from modicum.errors import DataError
 from modicum.methods import Card
 from modicum.reading import by_id, labels_of, rows_of
-from modicum.scores import Budget, as_budget
+from modicum.scores import Budget, Selection, as_budget
 
 if TYPE_CHECKING:
     from modicum.context import Context
@@ -116,11 +116,11 @@ class KCenterGreedy:
 
         return (Features(self.encoder),)
 
-    def select(self, data: Splits, budget: Budget, ctx: Context, *measured: Any) -> np.ndarray[Any, Any]:
-        """Sorted positions; a budget per class gives as many in all; charged with 2 n d operations a pick."""
+    def select(self, data: Splits, budget: Budget, ctx: Context, *measured: Any) -> Selection:
+        """A budget per class gives as many in all; charged with 2 n d operations a pick."""
         order = by_id(data.train)
         rows = rows_of("train features", measured[0].train, data.train)
         classes = len(np.unique(labels_of("train", data.train))) if budget.per_class else 1
         k = budget.count(len(rows), classes)
         with ctx.ledger.clock("choose", self.card.key, extra_flops=2 * k * rows.numel()):
-            return np.sort(order[k_center_greedy(rows.to(ctx.device)[order], k).cpu()].numpy())
+            return Selection.made(order, k_center_greedy(rows.to(ctx.device)[order], k).cpu())

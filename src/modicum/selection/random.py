@@ -12,7 +12,7 @@ from torch import Tensor
 from modicum.errors import DataError
 from modicum.methods import Card
 from modicum.reading import by_id
-from modicum.scores import Budget, as_budget
+from modicum.scores import Budget, Selection, as_budget
 
 if TYPE_CHECKING:
     from modicum.context import Context
@@ -66,10 +66,10 @@ class Random:
         """Nothing."""
         return ()
 
-    def select(self, data: Splits, budget: Budget, ctx: Context, *measured: Any) -> np.ndarray[Any, Any]:
-        """Sorted positions; a budget per class gives as many samples in all, of whatever class."""
+    def select(self, data: Splits, budget: Budget, ctx: Context, *measured: Any) -> Selection:
+        """A budget per class gives as many samples in all, of whatever class."""
         with ctx.ledger.clock("choose", self.card.key):
             order = by_id(data.train)
             classes = len(np.unique(data.train.labels)) if budget.per_class else 1
             k = budget.count(len(order), classes)
-            return np.sort(order[random_subset(len(order), k, ctx.generator(self.card.key))].numpy())
+            return Selection.made(order, random_subset(len(order), k, ctx.generator(self.card.key)))

@@ -13,7 +13,7 @@ from modicum.arrays import Array, NumPy, back, class_indices
 from modicum.errors import BudgetError
 from modicum.methods import Card
 from modicum.reading import by_id, labels_of
-from modicum.scores import Budget, as_budget
+from modicum.scores import Budget, Selection, as_budget
 
 if TYPE_CHECKING:
     from modicum.context import Context
@@ -111,9 +111,9 @@ class Stratified:
         """Nothing."""
         return ()
 
-    def select(self, data: Splits, budget: Budget, ctx: Context, *measured: Any) -> np.ndarray[Any, Any]:
-        """Sorted positions."""
+    def select(self, data: Splits, budget: Budget, ctx: Context, *measured: Any) -> Selection:
+        """As `stratified`, in the order of the ids."""
         labels = labels_of("train", data.train)
         with ctx.ledger.clock("choose", self.card.key, labels=len(labels)):
             order = by_id(data.train)
-            return np.sort(order[stratified(labels[order], budget, ctx.generator(self.card.key))].numpy())
+            return Selection.made(order, stratified(labels[order], budget, ctx.generator(self.card.key)))

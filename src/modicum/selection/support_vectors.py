@@ -13,7 +13,7 @@ from modicum.arrays import features as checked
 from modicum.errors import BudgetError, DataError
 from modicum.methods import Card
 from modicum.reading import by_id, labels_of, rows_of
-from modicum.scores import Budget
+from modicum.scores import Budget, Selection
 
 if TYPE_CHECKING:
     from modicum.context import Context
@@ -132,8 +132,8 @@ class SupportVectors:
 
         return (Features(self.encoder),)
 
-    def select(self, data: Splits, budget: Budget, ctx: Context, *measured: Any) -> np.ndarray[Any, Any]:
-        """Sorted positions; a budget per class gives as many samples in all, of whatever class."""
+    def select(self, data: Splits, budget: Budget, ctx: Context, *measured: Any) -> Selection:
+        """A budget per class gives as many samples in all, of whatever class."""
         order = by_id(data.train)
         labels = labels_of("train", data.train, classes=2)[order].numpy()
         given = rows_of("train features", measured[0].train, data.train)[order]
@@ -154,7 +154,7 @@ class SupportVectors:
                 margins = _margins(machine, rows[rest], labels[rest])
                 counts["extra_flops"] += 2 * d * len(rest) * len(support)
                 ranking = np.concatenate([support, rest[np.lexsort((rest, margins))]])
-            return np.sort(order.numpy()[ranking[:k]])
+            return Selection.made(order, ranking[:k])
 
     def _too_small(self, k: int, needed: int) -> None:
         text = f"budget of {k} is less than the {needed} support vectors"

@@ -265,6 +265,7 @@ class _Run:
         self.batch = min(recipe.batch_size, self.n)
         self.sampler = self.sampler or Shuffle(self.n, ctx.seed, recipe.shuffle)
         visited = getattr(self.sampler, "size", self.n)
+        self.weigh = getattr(self.sampler, "weigh", None)
         self.per_epoch = math.ceil(visited / self.batch)
         self.most_steps = recipe.steps_for(visited)
         self.epochs = self.most_steps / self.per_epoch
@@ -331,6 +332,11 @@ class _Run:
             with drawing, torch.autocast(self.device.type, torch.bfloat16) if mixed else nullcontext():
                 losses, outputs = self.objective(self.network, inputs, targets, indices)
             losses = losses.float()
+            if self.weigh is not None:
+                seen = losses.detach()
+                factors = self.weigh(self.steps, self.group.whole(seen, size) if self.group else seen).to(losses)
+                factors = factors[self.group.part(size)] if self.group else factors
+                weights = factors if weights is None else factors * weights
             if self.group:
                 loss = self.group.loss(losses, weights, size)
             else:
@@ -418,9 +424,11 @@ class _Run:
         row = {"loss": loss, "samples": visited, "lr": rate, "seconds": seconds}
         for key, value in {**row, "forward_flops": self.forward, "backward_flops": self.backward}.items():
             self.history.setdefault(key, []).append(value)
-        if self.recorder is not None:
-            self.recorder.end_epoch(self.epoch, self.model)
-            self.model.train()
+        for watcher in (self.recorder, self.sampler):
+            look = getattr(watcher, "end_epoch", None)
+            if look is not None:
+                look(self.epoch, self.model)
+                self.model.train()
         self.epoch, self.start, self.order, self.weights = self.epoch + 1, 0, None, None
 
     def _batch(self, here: slice) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,9 @@ class Sampler(Protocol):
     """Gives the positions of an epoch, and may learn from the losses.
 
     Where it visits another number of samples an epoch than there are, by plan and not by what it learned, `size` says so.
+    Where weights depend on the losses of the batch itself, `weigh(step, losses)` gives them: (b,) for the detached losses
+    (b,) of the whole batch at an optimizer step, a factor beside those of `order`. Where it chooses by the model,
+    `end_epoch(epoch, model)` is called after the last update of each epoch.
     """
 
     def order(self, epoch: int) -> tuple[Tensor, Tensor | None]:
