@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from modicum.dataset import Dataset
     from modicum.ledger import Ledger
 
-__all__ = ["Budget", "Kind", "Order", "Scores", "Selection", "as_budget"]
+__all__ = ["Budget", "Kind", "Order", "Scores", "Selection", "as_budget", "budget_of"]
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 Kind = Literal["value", "difficulty"]
@@ -89,6 +89,11 @@ class Budget:
         """The fraction of n samples that this keeps."""
         return self.count(n, classes) / n
 
+    @property
+    def text(self) -> str:
+        """What `parse` reads as the same budget."""
+        return f"{self.per_class}/class" if self.per_class is not None else str(self.keep)
+
     def __str__(self) -> str:
         if self.per_class is not None:
             return f"{self.per_class}/class"
@@ -100,6 +105,17 @@ def as_budget(value: Budget | float | int | str) -> Budget:
     if isinstance(value, Budget):
         return value
     return Budget.parse(value) if isinstance(value, str) else Budget(keep=value)
+
+
+def budget_of(keep: Budget | float | int | str | None, per_class: int | None) -> Budget:
+    """The budget that one of two arguments gives.
+
+    Raises:
+        BudgetError: Both are given, or neither.
+    """
+    if keep is not None and per_class is not None:
+        raise BudgetError(f"keep={keep!r} and per_class={per_class!r} are both given; expected one of them")
+    return Budget(per_class=per_class) if keep is None else as_budget(keep)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,37 +212,66 @@ class Scores:
         spread = float(np.var(self.values[known], ddof=1)) if known.sum() > 1 else 0.0
         return max(0.0, 1 - float(np.mean(self.errors[known] ** 2)) / spread) if spread > 0 else 0.0
 
-    def ranking(self, order: Order | None = None) -> Array:
+    def ranking(self, order: Order | None = None, skip: float = 0.0) -> Array:
         """(n,) positions from the first to keep to the last; ties break by `ties`, then by id.
 
         Args:
             order: For difficulties `hardest`, `easiest` or `middle` (nearest the median rank first).
+            skip: In [0, 1): this share of the samples, the hardest, comes after all others, the least hard first; the
+                order is that of the rest.
 
         Raises:
+            BudgetError: Skip is out of range.
             DataError: An order is asked of values, which have only one, or it is unknown.
         """
-        then = (self.ids,) if self.ties is None else (self.ids, self.ties)
         if self.kind == "value":
             if order is not None:
                 raise DataError(
                     f"order={order!r} is for difficulties; {self.method} gives values: the highest are kept"
                 )
-            return np.lexsort((*then, -self.values))
-        order = order or self.order
-        hardest = np.lexsort((*then, -self.values))
-        if order == "hardest":
-            return hardest
-        if order == "easiest":
-            return np.lexsort((*then, self.values))
-        if order == "middle":
+            chosen: Order = "easiest"  # the highest values are the least difficulties
+        else:
+            chosen = order or self.order
+        if chosen not in ("hardest", "easiest", "middle"):
+            raise DataError(f"order={order!r}; expected 'hardest', 'easiest' or 'middle'")
+        skipped = self.skipped(skip)
+        rest = np.delete(np.arange(len(self)), skipped)
+        then = tuple(column[rest] for column in (self.ids, self.ties) if column is not None)
+        hard = self.difficulties[rest]
+        if chosen == "hardest":
+            ranked = np.lexsort((*then, -hard))
+        elif chosen == "easiest":
+            ranked = np.lexsort((*then, hard))
+        else:
             # the rank of a tie is the mean rank of its members, so that equal scores are equally far from the middle
-            _, inverse, counts = np.unique(self.values, return_inverse=True, return_counts=True)
+            _, inverse, counts = np.unique(hard, return_inverse=True, return_counts=True)
             rank = (np.cumsum(counts) - (counts + 1) / 2)[inverse]
-            return np.lexsort((*then, np.abs(rank - (len(self) - 1) / 2)))
-        raise DataError(f"order={order!r}; expected 'hardest', 'easiest' or 'middle'")
+            ranked = np.lexsort((*then, np.abs(rank - (len(hard) - 1) / 2)))
+        return np.concatenate([rest[ranked], skipped[::-1]])
+
+    def skipped(self, skip: float) -> Array:
+        """Positions of the hardest share of the samples, the hardest first; of equal ones the first by `ties` and id.
+
+        Raises:
+            BudgetError: Skip is out of range.
+
+        Example:
+            >>> Scores(np.array([1.0, 9.0, 5.0, 2.0]), np.arange(4), "x", "difficulty", "points").skipped(0.5).tolist()
+            [1, 2]
+        """
+        if not 0 <= skip < 1:
+            raise BudgetError(f"skip={skip}; expected a share of the samples in [0, 1)")
+        if not skip:
+            return np.empty(0, dtype=np.int64)
+        then = (self.ids,) if self.ties is None else (self.ids, self.ties)
+        return np.lexsort((*then, -self.difficulties))[: int(np.floor(skip * len(self) + 0.5))]
 
     def kept(
-        self, budget: Budget | float | int | str, order: Order | None = None, class_balance: float | None = None
+        self,
+        budget: Budget | float | int | str,
+        order: Order | None = None,
+        class_balance: float | None = None,
+        skip: float = 0.0,
     ) -> Array:
         """Sorted positions of the samples to keep.
 
@@ -235,12 +280,14 @@ class Scores:
             order: See `ranking`.
             class_balance: In [0, 1]: every class keeps at least this share of k / c samples (or all it has); that of
                 the scores when None.
+            skip: In [0, 1): this share of the samples, the hardest, is kept only where the others are too few for the
+                budget or for a class floor.
 
         Raises:
             BudgetError: The budget does not fit the data.
         """
         budget = as_budget(budget)
-        ranking = self.ranking(order)
+        ranking = self.ranking(order, skip)
         class_balance = self.class_balance if class_balance is None else class_balance
         if not 0 <= class_balance <= 1:
             raise BudgetError(f"class_balance={class_balance}; expected a share in [0, 1]")
@@ -263,11 +310,15 @@ class Scores:
         return np.sort(np.concatenate([ranking[first], rest]))
 
     def dropped(
-        self, budget: Budget | float | int | str, order: Order | None = None, class_balance: float | None = None
+        self,
+        budget: Budget | float | int | str,
+        order: Order | None = None,
+        class_balance: float | None = None,
+        skip: float = 0.0,
     ) -> Array:
         """Sorted positions of the samples that `kept` with the same arguments leaves out."""
         mask = np.ones(len(self), dtype=bool)
-        mask[self.kept(budget, order, class_balance)] = False
+        mask[self.kept(budget, order, class_balance, skip)] = False
         return np.flatnonzero(mask)
 
 

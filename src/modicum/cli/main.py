@@ -10,16 +10,18 @@ import tyro
 from tyro.conf import subcommand
 
 from modicum.cli.comparing import Compare
+from modicum.cli.forecasting import Forecast
 from modicum.cli.learning import Pretrain, Probe, Relabel
-from modicum.cli.making import Distill, Fit, Select
+from modicum.cli.making import Distill, Fit
 from modicum.cli.methods import Evidence, Methods
 from modicum.cli.runs import Report, Resume, Verify
 from modicum.cli.scoring import Score
+from modicum.cli.selecting import Select
 from modicum.errors import ModicumError
 
 __all__ = ["main"]
 
-COMMANDS = (Methods, Compare, Score, Select, Distill, Fit, Pretrain, Probe, Relabel, Resume, Report, Verify, Evidence)
+COMMANDS = (Methods, Compare, Score, Select, Forecast, Distill, Fit, Pretrain, Probe, Relabel, Resume, Report, Verify, Evidence)
 
 
 def main(argv: list[str] | None = None) -> int:

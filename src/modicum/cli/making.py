@@ -1,4 +1,4 @@
-"""The commands that make a data set or a model: `select`, `distill`, `fit`."""
+"""The commands that make a synthetic data set or a model: `distill`, `fit`."""
 
 from __future__ import annotations
 
@@ -27,42 +27,9 @@ if TYPE_CHECKING:
     from modicum.distillation.distilled import Distilled
     from modicum.training.recipe import Recipe
 
-__all__ = ["Distill", "Fit", "Select"]
+__all__ = ["Distill", "Fit"]
 
 FILES = (".npz", ".parquet", ".csv", ".tsv", ".jsonl")
-
-
-@dataclass(frozen=True)
-class Select(Common):
-    """Which samples to keep? Writes the kept samples.
-
-    Args:
-        data: A built-in name, a file or a folder.
-        method: Key of a valuation or selection method, with options or without.
-        keep: How much: 30%, 0.3, 500 or 10/class.
-        out: Where the kept samples go: .npz, .parquet, .csv, .tsv, .jsonl or a folder of images.
-        recipe: How proxies are trained; only what differs from what suits the data.
-    """
-
-    data: Positional[str]
-    method: str = "knn-shapley"
-    keep: str = "30%"
-    out: str | None = None
-    recipe: RecipeOptions = field(default_factory=RecipeOptions)  # type: ignore[valid-type]
-
-    def run(self) -> None:
-        """Select and write."""
-        from modicum.data import save
-        from modicum.verbs import select
-
-        ctx, recipe = self.context(), recipe_of(self.recipe, self.data, self.loading)
-        kept = select(self.data, self.method, self.keep, recipe=recipe, ctx=ctx, **self.loading)
-        out = Path(self.out or f"{stem(self.data)}-kept.npz")
-        save(kept, out)
-        counts = kept.class_counts().tolist() if kept.info.task == "classification" else [len(kept)]
-        rows = [{"class": name, "samples": count} for name, count in zip(kept.info.classes or ("all",), counts)]
-        note = f"{len(kept)} samples. {cost(ctx.ledger)} Written to {out}."
-        print_rows(rows, self.json, ["class", "samples"], note, {"file": str(out), "samples": len(kept)})
 
 
 @dataclass(frozen=True)

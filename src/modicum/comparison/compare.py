@@ -29,7 +29,7 @@ from modicum.training.evaluate import evaluate
 from modicum.training.fit import Fit, fit
 from modicum.training.recipe import Recipe
 
-__all__ = ["DEFAULT_METHODS", "Estimate", "describe", "run", "with_controls"]
+__all__ = ["DEFAULT_METHODS", "Estimate", "describe", "run", "trained_point", "with_controls"]
 
 DEFAULT_METHODS = (
     *("full", "random", "stratified", "short"),
@@ -199,19 +199,38 @@ def _point(cell: Cell, data: Splits, recipe: Recipe, ctx: Context, plans: dict[t
     plan = prepare(cell.method, cell.budget, data, recipe, here, plans)
     if cell.seed == ctx.seed:
         keep_for_report(plan, spec(cell.method), cell.budget, here)
-    done = _fit(plan, replace(recipe, steps=steps), here, cell.title)
-    valid, test = (evaluate(done.model, d, here, what=what) for d, what in ((data.valid, "valid"), (data.test, "test")))
+    budget = str(cell.budget) if cell.budget else "100%"
+    return trained_point(plan, steps, data, recipe, here, spec(cell.method), budget, cell.title)
+
+
+def trained_point(
+    plan: Plan, steps: int, data: Splits, recipe: Recipe, ctx: Context, method: str, budget: str, title: str
+) -> Point:
+    """Train by a plan and evaluate.
+
+    Args:
+        plan: What to train on.
+        steps: Of the optimizer.
+        data: The splits.
+        recipe: Of the training, with the steps of the full schedule.
+        ctx: Its seed is that of the point, its ledger holds what choosing has cost.
+        method: Of the point.
+        budget: Of the point.
+        title: Of the checkpoint of the training.
+    """
+    done = _fit(plan, replace(recipe, steps=steps), ctx, title)
+    valid, test = (evaluate(done.model, d, ctx, what=what) for d, what in ((data.valid, "valid"), (data.test, "test")))
     full_visits = recipe.steps_for(len(data.train)) / -(-len(data.train) // recipe.batch_size) * len(data.train)
     counts = plan.dataset.class_counts().tolist() if data.train.info.task == "classification" else []
     return Point(
-        method=spec(cell.method),
-        budget=str(cell.budget) if cell.budget else "100%",
-        seed=cell.seed,
+        method=method,
+        budget=budget,
+        seed=ctx.seed,
         keep=done.ledger.total().samples / full_visits,
         samples=len(plan.dataset),
         valid=valid.score,
         test=test.score,
-        ledger=here.ledger,
+        ledger=ctx.ledger,
         class_counts=tuple(counts),
         valid_right="" if valid.correct is None else pack_bits(valid.correct),
         test_right="" if test.correct is None else pack_bits(test.correct),

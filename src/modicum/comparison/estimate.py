@@ -19,7 +19,15 @@ from modicum.scores import Budget
 from modicum.training.fit import fit
 from modicum.training.recipe import Recipe
 
-__all__ = ["Estimate", "Reading", "estimate_pretraining", "estimate_scoring", "seconds_of_training", "time_reading"]
+__all__ = [
+    "Estimate",
+    "Reading",
+    "estimate_pretraining",
+    "estimate_scoring",
+    "estimate_selecting",
+    "seconds_of_training",
+    "time_reading",
+]
 
 PILOTS = (500, 2000)  # samples of the two pilots that show how the time grows
 
@@ -83,6 +91,36 @@ def estimate_scoring(method: Valuation, data: Splits, recipe: Recipe, ctx: Conte
         reading = time_reading(method, data, ctx)
     inputs = sum(d.inputs.numel() * 4 for d in data)  # once more, as features
     return Estimate(seconds + reading.seconds, peak_bytes() + inputs, math.ceil(wanted) + reading.trainings)
+
+
+def estimate_selecting(
+    method: Any, data: Splits, budget: Budget | None, recipe: Recipe, ctx: Context, models: int = 0
+) -> Estimate:
+    """What choosing samples will take, and checking the choice.
+
+    Args:
+        method: A valuation or a selection; None for a choice that is made already.
+        data: The splits.
+        budget: How much is kept; None for an unknown share, counted as all.
+        recipe: Of the proxies and of the check.
+        ctx: Device and seed; nothing is charged.
+        models: How many are trained on the selection and on each of its controls.
+    """
+    classes = max(1, data.train.classes)
+    share = budget.fraction(len(data.train), classes) if budget else 1.0
+    checks = models * (4 if data.train.info.task == "classification" else 3)
+    once = seconds_of_training(data, recipe, ctx) if checks else 0.0
+    if isinstance(method, Valuation):
+        choosing = estimate_scoring(method, data, recipe, ctx)
+    else:
+        needs = [] if method is None else method.needs()
+        wanted = float(sum(need.trainings() for need in needs))
+        seconds = wanted * (once or seconds_of_training(data, recipe, ctx)) if wanted else 0.0
+        if needs and all(isinstance(need, Features) for need in needs):
+            seconds += time_reading(method, data, ctx, share).seconds
+        inputs = sum(d.inputs.numel() * 4 for d in data)
+        choosing = Estimate(seconds, peak_bytes() + inputs, math.ceil(wanted))
+    return Estimate(choosing.seconds + checks * share * once, choosing.peak_bytes, choosing.trainings + checks)
 
 
 def estimate_pretraining(method: Any, data: Splits, recipe: Recipe, ctx: Context, share: float = 1.0) -> Estimate:

@@ -26,7 +26,7 @@ from modicum.errors import DataError
 from modicum.spec import content_key
 from modicum.store import Damage
 
-__all__ = ["load", "standardized", "verify"]
+__all__ = ["load", "standardized", "training_file", "verify"]
 
 NOT_SAMPLES = (dict, np.ndarray, torch.Tensor)
 FILES = (*TABLES, ".npz")
@@ -201,6 +201,11 @@ def _split_files(path: Path) -> dict[str, Path]:
     return found
 
 
+def training_file(path: Path) -> Path | None:
+    """The file of the training split; None for a folder of images."""
+    return _split_files(path).get("train")
+
+
 def _files(spec: Any) -> tuple[tuple[Path, ...], str]:
     if not isinstance(spec, (str, os.PathLike)) or spec in BUNDLED or str(spec).startswith("hf:"):
         return (), str(spec) if isinstance(spec, str) else type(spec).__name__
@@ -214,6 +219,7 @@ def _finish(
     for raw in parts.values():
         if len(raw) == 0:
             raise DataError(f"{raw.source or 'the data'} has no rows; expected at least one sample")
+    parts = _same_sources(parts)
     train = parts["train"]
     task = infer_task(train, desk.options.task)
     if task != "unlabeled":
@@ -245,6 +251,20 @@ def _finish(
     whole = {part: data.replace(info=info) for part, data in made.items()}
     none = whole["train"][:0]
     return Splits(whole["train"], whole.get("valid", none), whole.get("test", none))
+
+
+def _same_sources(parts: dict[str, Raw]) -> dict[str, Raw]:
+    """Sources numbered alike in every split; those of the training split come first."""
+    if all(raw.sources is None for raw in parts.values()):
+        return parts
+    names = tuple(dict.fromkeys(name for raw in parts.values() for name in raw.info.get("sources", ())))
+    made = {}
+    for part, raw in parts.items():
+        own, column = raw.info.get("sources", ()), raw.sources
+        if column is not None and own:
+            column = np.array([names.index(name) for name in own])[column]
+        made[part] = replace(raw, sources=column, info={**raw.info, "sources": names})
+    return made
 
 
 def _carved(parts: dict[str, Raw], task: Task, shares: tuple[float, float], seed: int) -> dict[str, Raw]:

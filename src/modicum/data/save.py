@@ -19,7 +19,7 @@ import numpy as np
 
 from modicum.data.arrays import SPLITS
 from modicum.data.raw import Array
-from modicum.data.tables import WEIGHTS
+from modicum.data.tables import SOURCES, WEIGHTS
 from modicum.data.text import decode
 from modicum.dataset import Dataset, Splits
 from modicum.errors import DataError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import torch.utils.data
 
-__all__ = ["save", "table", "to_torch"]
+__all__ = ["new_folder", "save", "table", "to_torch", "whole"]
 
 ROWS = 1024  # rows of a table that are laid out at a time
 ALIGN = 64  # bytes; members of an .npz begin at a multiple, so that a mapped array is aligned
@@ -71,7 +71,7 @@ def save(data: Dataset | Splits, path: str | os.PathLike[str]) -> list[Path]:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == ".npz":
-        _whole(path, lambda to: _write_npz(to, parts))
+        whole(path, lambda to: _write_npz(to, parts))
         return [path]
     if kind == "":
         return [_write_folder(path, parts)]
@@ -79,7 +79,7 @@ def save(data: Dataset | Splits, path: str | os.PathLike[str]) -> list[Path]:
     written = []
     for name, part in parts.items():
         file = path.with_name(f"{path.stem}-{name}{path.suffix}") if name else path
-        _whole(file, partial(write, dataset=part, kind=kind))
+        whole(file, partial(write, dataset=part, kind=kind))
         written.append(file)
     return written
 
@@ -98,7 +98,7 @@ def to_torch(dataset: Dataset) -> torch.utils.data.Dataset[Any]:
 
 
 def table(dataset: Dataset) -> pa.Table:
-    """The samples as a table: `id`, the inputs, `label` and `sample_weight`; images as PNG bytes.
+    """The samples as a table: `id`, the inputs, `label`, `sample_weight` and `sample_source`; images as PNG bytes.
 
     Raises:
         DataError: The inputs have no place in a table.
@@ -113,7 +113,7 @@ def _batches(dataset: Dataset) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
 
     info = dataset.info
-    stated = {"task": info.task, "classes": info.classes, "vocabulary": info.vocabulary}
+    stated = {"task": info.task, "classes": info.classes, "vocabulary": info.vocabulary, "sources": info.sources}
     metadata = {b"modicum": json.dumps(stated).encode()}
     for part, _ in dataset.batches(ROWS):
         some = dataset[part]
@@ -122,6 +122,8 @@ def _batches(dataset: Dataset) -> Iterator[pa.RecordBatch]:
             columns["label"] = _label_column(some)
         if some.weights is not None:
             columns[WEIGHTS] = pa.array(some.weights.numpy())
+        if some.sources is not None:
+            columns[SOURCES] = pa.array(np.array(info.sources or ("0",))[some.sources.numpy()].tolist(), pa.string())
         batch = pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
         yield batch.replace_schema_metadata(metadata)
 
@@ -138,7 +140,7 @@ def _input_columns(some: Dataset) -> dict[str, Any]:
     if some.inputs.ndim != 2:
         raise DataError(f"inputs of shape {tuple(some.inputs.shape[1:])} have no place in a table; save them as .npz")
     names = list(some.info.columns) or [f"column_{i}" for i in range(some.inputs.shape[1])]
-    taken = {"id", "label", WEIGHTS} & set(names)
+    taken = {"id", "label", WEIGHTS, SOURCES} & set(names)
     if taken or len(set(names)) < len(names) or len(names) != some.inputs.shape[1]:
         raise DataError(f"columns {names} must be {some.inputs.shape[1]} different names, none of them {sorted(taken)}")
     return {name: pa.array(column) for name, column in zip(names, some.inputs.numpy().T, strict=True)}
@@ -259,13 +261,26 @@ def _add(archive: zipfile.ZipFile, name: str, array: Array) -> None:
 
 
 def _write_folder(path: Path, parts: dict[str, Dataset]) -> Path:
+    def fill(folder: Path) -> None:
+        rows = [row for name, data in parts.items() for row in _write_images(folder, name, data)]
+        with open(folder / "metadata.csv", "w", encoding="utf-8", newline="") as handle:
+            csv.writer(handle).writerows([("file_name", "id"), *rows])
+
+    return new_folder(path, fill)
+
+
+def new_folder(path: Path, fill: Callable[[Path], object]) -> Path:
+    """Fill a folder beside its place and put it there when it is complete.
+
+    Raises:
+        DataError: There is a folder already, and it is not empty.
+    """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise DataError(f"{path} is not an empty folder; choose another one, or a file name with an extension")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
     try:
-        rows = [row for name, data in parts.items() for row in _write_images(temporary, name, data)]
-        with open(temporary / "metadata.csv", "w", encoding="utf-8", newline="") as handle:
-            csv.writer(handle).writerows([("file_name", "id"), *rows])
+        fill(temporary)
         if path.exists():
             path.rmdir()
         temporary.rename(path)
@@ -278,9 +293,10 @@ def _write_images(root: Path, split: str, data: Dataset) -> Iterator[tuple[str, 
     if (
         data.info.modality != "image"
         or data.weights is not None
+        or data.sources is not None
         or (data.targets is not None and data.targets.ndim == 2)
     ):
-        raise DataError("a folder can hold images with hard labels and without weights; save as .npz or .parquet")
+        raise DataError("a folder can hold images with hard labels and without weights or sources; save as .npz or .parquet")
     labelled = data.targets is not None and data.info.task == "classification"
     names = data.info.classes if labelled else ()
     for name in names:
@@ -301,7 +317,8 @@ def _write_images(root: Path, split: str, data: Dataset) -> Iterator[tuple[str, 
             yield file.as_posix(), key
 
 
-def _whole(path: Path, write: Callable[[Path], object]) -> None:
+def whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file beside its place and put it there when it is complete."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)

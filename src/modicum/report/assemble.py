@@ -257,8 +257,7 @@ def brightness(train: Dataset) -> tuple[float, float]:
 
 def item(dataset: Dataset, i: int, note: str, span: tuple[float, float]) -> Item:
     """A sample with its picture, its words or its columns."""
-    label = dataset.info.classes[int(dataset.labels[i])]
-    name = str(dataset.ids[i])
+    label, name = _label(dataset, i), str(dataset.ids[i])
     if dataset.info.modality == "image":
         image = dataset.inputs[i].float().numpy()
         return Item(name, label, note, png=thumbnail(image, *span))
@@ -267,6 +266,14 @@ def item(dataset: Dataset, i: int, note: str, span: tuple[float, float]) -> Item
     columns = dataset.info.columns or tuple(f"x{j}" for j in range(dataset.inputs[i].numel()))
     values = dataset.inputs[i].flatten().tolist()
     return Item(name, label, note, text=", ".join(f"{c} {v:.4g}" for c, v in list(zip(columns, values))[:8]))
+
+
+def _label(dataset: Dataset, i: int) -> str:
+    if dataset.targets is None:
+        return ""
+    if dataset.info.task == "classification":
+        return dataset.info.classes[int(dataset.labels[i])]
+    return ", ".join(f"{x:.4g}" for x in dataset.targets[i].flatten().tolist())
 
 
 def _keep_rates(rows: list[Summary], train: Dataset) -> tuple[KeepRate, ...]:

@@ -146,7 +146,7 @@ class ScoreSummary:
 
     Args:
         method: Key of the method.
-        kind: `value` (higher is more worth keeping) or `difficulty` (higher is harder).
+        kind: `value` (higher is more worth keeping), `difficulty` (higher is harder), or neither.
         unit: Unit of the scores.
         edges: Edges of the bins, one more than there are bins.
         counts: Samples in each bin, per class or once for all.
@@ -156,7 +156,7 @@ class ScoreSummary:
     """
 
     method: str
-    kind: Literal["value", "difficulty"]
+    kind: Literal["value", "difficulty", ""]
     unit: str
     edges: tuple[float, ...]
     counts: tuple[ClassCounts, ...]
@@ -173,7 +173,7 @@ class ScoreSummary:
     def from_values(
         cls,
         method: str,
-        kind: Literal["value", "difficulty"],
+        kind: Literal["value", "difficulty", ""],
         unit: str,
         values: Sequence[float] | Any,
         targets: Sequence[int] | Any = None,

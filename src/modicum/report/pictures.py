@@ -21,7 +21,7 @@ __all__ = ["cost_panels", "galleries", "histograms", "thumbnail"]
 
 PICTURE_BYTES = 1_000_000  # all galleries together, so that the page stays within about 6 MB
 WIDTH, HEIGHT = 240, 72
-HIGHER = {"value": "worth more →", "difficulty": "harder →"}
+HIGHER = {"value": "worth more →", "difficulty": "harder →", "": ""}
 
 
 def thumbnail(array: np.ndarray[Any, Any], low: float = 0.0, high: float = 255.0, largest: int = 96) -> bytes:
@@ -128,7 +128,7 @@ def _histogram(score: ScoreSummary) -> str:
     )
     return (
         f'<figure class="histogram"><figcaption><b>{escape(score.method)}</b> '
-        f"<span>{escape(score.kind)}{', ' + escape(score.unit) if score.unit else ''}</span></figcaption>"
+        f"<span>{escape(', '.join(filter(None, (score.kind, score.unit))))}</span></figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" aria-label="{escape(label)}">'
         f'<path class="all" d="{_steps(totals)}"/>{outlines}</svg>'
         f'<p class="ends"><span>{low}</span><span>{HIGHER[score.kind]}</span><span>{high}</span></p></figure>'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from modicum.report.format import count, escape, percent
 from modicum.report.lines import Line, line_chart
 from modicum.report.page import data_list, document, none, notice, settings_lists
 from modicum.report.pictures import galleries, histograms
-from modicum.report.tables import options
+from modicum.report.tables import options, plain_table
 
 __all__ = ["CurveSummary", "DetectionSummary", "ScoresContent", "scores_page"]
 
@@ -121,8 +121,10 @@ def scores_page(content: ScoresContent) -> str:
         "classes": options(names),
         "histograms": histograms([content.score, *_per_class(content.score)]),
         "galleries": galleries(content.galleries) or none("There are no samples to show."),
-        "table": _table(content.rows, "The most suspicious samples"),
-        "class_table": _table([{k: _number(v) for k, v in row.items()} for row in content.classes], "Scores by class"),
+        "table": plain_table(content.rows, "The most suspicious samples"),
+        "class_table": plain_table(
+            [{k: _number(v) for k, v in row.items()} for row in content.classes], "Scores by class"
+        ),
         "data": data_list(content.data),
         "settings": settings_lists(content.settings),
         "command": escape(content.command),
@@ -213,17 +215,3 @@ def _number(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if math.isfinite(value) else str(value)
     return str(value)
-
-
-def _table(rows: Sequence[Mapping[str, str]], caption: str) -> str:
-    if not rows:
-        return ""
-    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in rows[0])
-    body = ""
-    for row in rows:
-        cells = [escape(text) for text in row.values()]
-        body += f'<tr><th scope="row">{cells[0]}</th>{"".join(f"<td>{cell}</td>" for cell in cells[1:])}</tr>'
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table class="plain"><caption>{escape(caption)}'
-        f"</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from modicum.report.content import KeepRate, ReportContent, Row
@@ -17,6 +17,7 @@ __all__ = [
     "keep_tables",
     "keep_warnings",
     "options",
+    "plain_table",
     "results_table",
 ]
 
@@ -181,3 +182,18 @@ def keep_warnings(rates: Sequence[KeepRate], most: int = 6) -> str:
     )
     rest = f"<li>and {len(low) - most} more, marked ▾ in the tables</li>" if len(low) > most else ""
     return f'<div class="notice"><p>Nearly dropped, below half of the average:</p><ul>{lines}{rest}</ul></div>'
+
+
+def plain_table(rows: Sequence[Mapping[str, str]], caption: str) -> str:
+    """Rows of texts, the first of each as its head; nothing for no rows."""
+    if not rows:
+        return ""
+    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in rows[0])
+    body = ""
+    for row in rows:
+        cells = [escape(text) for text in row.values()]
+        body += f'<tr><th scope="row">{cells[0]}</th>{"".join(f"<td>{cell}</td>" for cell in cells[1:])}</tr>'
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table class="plain"><caption>{escape(caption)}'
+        f"</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
+    )

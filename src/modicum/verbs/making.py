@@ -1,4 +1,4 @@
-"""The verbs that make a data set or a model: select, distill, fit."""
+"""The verbs that make a synthetic data set or a model: distill, fit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from modicum.comparison.distilling import estimate_distilling, judge
 from modicum.comparison.estimate import Estimate
-from modicum.comparison.prepare import measure, prepare
+from modicum.comparison.prepare import measure
 from modicum.context import Context
 from modicum.data import load
 from modicum.dataset import Dataset, Splits
@@ -20,52 +20,15 @@ from modicum.distillation.whitening import whitened
 from modicum.errors import ModicumError
 from modicum.evidence import environment
 from modicum.ledger import Ledger
-from modicum.methods import Distiller, Selector, Valuation, make, spec
-from modicum.scores import Budget, as_budget
+from modicum.methods import Distiller, make, spec
+from modicum.scores import Budget, budget_of
 from modicum.spec import content_key
 from modicum.store import Store
 from modicum.training.fit import Fit, default_recipe
 from modicum.training.fit import fit as train
 from modicum.training.recipe import Recipe
 
-__all__ = ["distill", "fit", "select"]
-
-
-def select(
-    data: Any,
-    method: Any = "knn-shapley",
-    keep: Budget | float | int | str | None = None,
-    *,
-    per_class: int | None = None,
-    recipe: Recipe | None = None,
-    ctx: Context | None = None,
-    **options: Any,
-) -> Dataset:
-    """The training samples worth keeping.
-
-    Args:
-        data: What `modicum.load` understands; samples of the training split are chosen.
-        method: Key of a valuation or selection method, with options or without, or a method object.
-        keep: How much, as a fraction, a count, `30%` or a `Budget`.
-        per_class: How many of each class, instead.
-        recipe: Of the proxies that the method trains.
-        ctx: Device, seed, ledger, cache.
-        options: For `load`, such as `label` or `limit`.
-
-    Returns:
-        The kept samples, with the ids they came with.
-
-    Raises:
-        ModicumError: The method does not choose samples, or the budget does not fit.
-
-    Example:
-        >>> len(select("digits", "random", keep=0.1))
-        108
-    """
-    chosen = make(method) if isinstance(method, str) else method
-    if not isinstance(chosen, (Valuation, Selector)):
-        raise ModicumError(f"method {chosen.card.key!r} does not choose samples; use a valuation or selection method")
-    return _prepared(data, chosen, keep, per_class, recipe, ctx, options)
+__all__ = ["distill", "fit"]
 
 
 def distill(
@@ -124,7 +87,7 @@ def distill(
         raise ModicumError(f"max_seconds={max_seconds}; expected seconds >= 0")
     if networks < 0:
         raise ModicumError(f"networks={networks}; expected an integer >= 0")
-    budget, splits = _budget(keep, per_class), load(data, **options)
+    budget, splits = budget_of(keep, per_class), load(data, **options)
     given, recipe = recipe, recipe or default_recipe(splits.train)
     if max_seconds is not None:
         ctx = ctx.with_(deadline=time.monotonic() + max_seconds)
@@ -138,10 +101,10 @@ def distill(
     store, source = Store(folder), Source.of(data, splits.train, options.get("label"), options.get("limit"))
     settings: dict[str, Any] = {
         **{"command": "distill", "data": str(data), "label": None, "limit": None, **options},
-        **{"method": spec(chosen), "keep": _told(budget), "zca": zca, "recipe": asdict(given) if given else {}},
+        **{"method": spec(chosen), "keep": budget.text, "zca": zca, "recipe": asdict(given) if given else {}},
         **{"seed": ctx.seed, "networks": networks, "controls": controls, "architectures": architectures},
     }
-    work = content_key(spec(chosen), _told(budget), zca, recipe, ctx.seed, splits.train.fingerprint)
+    work = content_key(spec(chosen), budget.text, zca, recipe, ctx.seed, splits.train.fingerprint)
     with store.locked():
         before = store.read_json("run.json") if store.has("run.json") else {}
         done: dict[str, Any] = before.get("making", {}) if before.get("work") == work else {}
@@ -188,10 +151,6 @@ def _finished(chosen: Any, made: Distilled, ctx: Context) -> bool:
     return not ctx.late() or (total is not None and made.history.get("iteration", [0])[-1] >= total)
 
 
-def _told(budget: Budget) -> str:
-    return f"{budget.per_class}/class" if budget.per_class is not None else str(budget.keep)
-
-
 def fit(data: Any, recipe: Recipe | None = None, ctx: Context | None = None, **hooks: Any) -> Fit:
     """Train a model: `modicum.training.fit` for data in any form.
 
@@ -219,23 +178,3 @@ def fit(data: Any, recipe: Recipe | None = None, ctx: Context | None = None, **h
         return train(data.dataset, recipe or data.recipe, ctx, **hooks)
     dataset = data if isinstance(data, Dataset) else load(data).train
     return train(dataset, recipe, ctx, **hooks)
-
-
-def _prepared(
-    data: Any,
-    method: Any,
-    keep: Budget | float | int | str | None,
-    per_class: int | None,
-    recipe: Recipe | None,
-    ctx: Context | None,
-    options: dict[str, Any],
-) -> Dataset:
-    splits: Splits = load(data, **options)
-    recipe = recipe or default_recipe(splits.train)
-    return prepare(method, _budget(keep, per_class), splits, recipe, ctx or Context()).dataset
-
-
-def _budget(keep: Budget | float | int | str | None, per_class: int | None) -> Budget:
-    if keep is not None and per_class is not None:
-        raise ModicumError(f"keep={keep!r} and per_class={per_class!r} are both given; expected one of them")
-    return Budget(per_class=per_class) if keep is None else as_budget(keep)
