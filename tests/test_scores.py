@@ -252,3 +252,45 @@ def test_stability_is_the_correlation_of_two_repetitions() -> None:
     assert scores.stability == pytest.approx(np.corrcoef(once, twice)[0, 1], abs=0.02)
     assert Scores(once, np.arange(20_000), "x", "value", "points").stability is None
     assert Scores(np.ones(3), np.arange(3), "x", "value", "points", errors=np.ones(3)).stability == 0.0
+
+
+# -- skipping the hardest --------------------------------------------------------------------------------------------
+
+
+@few
+@given(any_scores(), st.floats(0, 0.99), st.data())
+def test_what_is_skipped_comes_last_and_the_rest_as_if_alone(
+    given_scores: Scores, skip: float, data: st.DataObject
+) -> None:
+    order, n = an_order(given_scores, data), len(given_scores)
+    skipped, ranking = given_scores.skipped(skip), given_scores.ranking(order, skip)
+    assert len(skipped) == int(np.floor(skip * n + 0.5))
+    assert sorted(ranking) == list(range(n))
+    assert ranking[n - len(skipped) :].tolist() == skipped[::-1].tolist()
+    rest = np.setdiff1d(np.arange(n), skipped)
+    hard = given_scores.difficulties
+    assert not len(skipped) or not len(rest) or hard[skipped].min() >= hard[rest].max()
+    if len(rest):
+        alone = Scores(
+            given_scores.values[rest],
+            given_scores.ids[rest],
+            "test",
+            given_scores.kind,
+            "points",
+            order=given_scores.order,
+        )
+        assert ranking[: len(rest)].tolist() == rest[alone.ranking(order)].tolist()
+
+
+def test_skipped_are_kept_where_the_others_do_not_suffice() -> None:
+    given_scores = scores([9, 8, 7, 1, 2, 3], labels=[0, 0, 1, 1, 1, 1])
+    assert given_scores.kept(2, skip=1 / 3).tolist() == [2, 5]
+    assert given_scores.kept(5, skip=1 / 3).tolist() == [1, 2, 3, 4, 5]
+    assert given_scores.kept(2, class_balance=1.0, skip=1 / 3).tolist() == [1, 2]
+    assert given_scores.kept("2/class", skip=1 / 3).tolist() == [0, 1, 2, 5]
+    assert given_scores.dropped(5, skip=1 / 3).tolist() == [0]
+    assert scores([9, 8, 7, 1], kind="value").kept(2, skip=0.25).tolist() == [0, 1]
+    assert scores([9, 8, 7, 1], kind="value").kept(4, skip=0.25).tolist() == [0, 1, 2, 3]
+    for skip in (-0.1, 1.0, float("nan")):
+        with pytest.raises(BudgetError, match=r"skip=.*; expected a share of the samples in \[0, 1\)"):
+            given_scores.kept(2, skip=skip)

@@ -81,8 +81,21 @@ class Method(Protocol):
         ...
 
 
+if TYPE_CHECKING:
+    from abc import ABCMeta as ProtocolMeta
+else:
+    ProtocolMeta = type(Protocol)
+
+
+class _Verb(ProtocolMeta):
+    """What has an attribute of a verb's name has the verb only if it can be called: options are named `score` too."""
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return super().__instancecheck__(instance) and callable(instance.score)
+
+
 @runtime_checkable
-class Valuation(Method, Protocol):
+class Valuation(Method, Protocol, metaclass=_Verb):
     """Gives every training sample a number."""
 
     def score(self, data: Splits, ctx: Context, *measured: Any) -> Scores: ...
