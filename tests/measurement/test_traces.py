@@ -16,7 +16,7 @@ from modicum.valuation import forgetting
 
 N, EPOCHS = 30, 10
 RECIPE = Recipe(model="mlp(hidden=8)", epochs=EPOCHS, batch_size=8, lr=0.1)
-FIELDS = ("loss", "margin", "correct", "probability", "error", "gap")
+FIELDS = ("loss", "margin", "correct", "probability", "error", "gap", "entropy", "top")
 
 
 def splits(n=N):
@@ -82,6 +82,9 @@ def test_everything_equals_its_definition():
     torch.testing.assert_close(table.error[0].double(), off.norm(dim=1), rtol=0, atol=1e-5)
     top = probabilities.sort(1, descending=True).values
     torch.testing.assert_close(table.gap[0].double(), top[:, 0] - top[:, 1], rtol=0, atol=1e-5)
+    torch.testing.assert_close(table.top[0].double(), top[:, 0], rtol=0, atol=1e-5)
+    nats = -(probabilities * probabilities.log()).sum(1)
+    torch.testing.assert_close(table.entropy[0].double(), nats, rtol=0, atol=1e-5)
     # the loss is the negative logarithm of the probability of the label, and right means a positive margin
     torch.testing.assert_close(table.loss, -table.probability.log(), rtol=1e-4, atol=1e-4)
     assert torch.equal(table.correct, table.margin > 0)
@@ -167,6 +170,27 @@ def test_other_data_recipe_or_seed_is_another_measurement(tmp_path):
         Traces().measure(splits(), RECIPE, Context(seed=5, cache=tmp_path)),
     ):
         assert not torch.equal(first.loss, other.loss)
+
+
+def test_what_an_earlier_version_kept_is_measured_again(tmp_path, monkeypatch):
+    whole, cost = measure(0.5)
+    with monkeypatch.context() as patch:  # a version that recorded less, of a whole run and of half of it
+        plain = module._Watch.end_epoch
+
+        def end_epoch(self, epoch, model):
+            self.tensors |= {"entropy": torch.zeros(9, N), "top": torch.zeros(9, N)}
+            plain(self, epoch, model)
+            del self.tensors["entropy"], self.tensors["top"]
+
+        patch.setattr(module._Watch, "end_epoch", end_epoch)
+        patch.setattr(module, "EVALUATED", ("error", "gap"))
+        for until in (0.5, 1.0):
+            with pytest.raises(TypeError, match="missing 2 required positional arguments: 'entropy' and 'top'"):
+                measure(until, cache=tmp_path)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 2
+    table, ledger = measure(0.5, cache=tmp_path)
+    assert_same(table, whole)
+    assert charges(ledger) == charges(cost)
 
 
 class Killed(Exception):
