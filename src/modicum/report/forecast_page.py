@@ -1,0 +1,150 @@
+"""The page of a forecast: the phase diagram with the data set on it, the pilot's learning curve, the predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from modicum.report.content import DataSummary
+from modicum.report.format import escape, percent
+from modicum.report.lines import Line, line_chart
+from modicum.report.page import data_list, document, none, notice, settings_lists
+from modicum.report.phases import phase_chart
+
+__all__ = ["ForecastContent", "forecast_page"]
+
+RULES = {"random": "random samples", "hardest": "the hardest samples", "easiest": "the easiest samples"}
+
+
+@dataclass(frozen=True, eq=False)
+class ForecastContent:
+    """Everything on the page.
+
+    Args:
+        title: Of the page.
+        sentence: The answer.
+        detail: How sure it is, and what it rests on.
+        facts: Heading, number and explanation of the few numbers that matter.
+        data: The data set.
+        rows: One prediction for each share kept; see `modicum.selection.pruning_forecast.KeepForecast`.
+        alphas: Grid of samples per dimension.
+        diagram: (a, keeps, 3) theory errors of random, hardest, easiest.
+        alpha: Low end, estimate and high end of the place of the data set.
+        degrees: Angle of the scores.
+        shares: Of the learning curve.
+        errors: Its errors.
+        deviations: Their standard errors.
+        fitted: Errors of the fitted curve.
+        settings: Of the run.
+        command: That repeats it.
+    """
+
+    title: str
+    sentence: str
+    detail: str
+    facts: tuple[tuple[str, str, str], ...]
+    data: DataSummary
+    rows: Sequence[Any]
+    alphas: tuple[float, ...]
+    diagram: Any
+    alpha: tuple[float, float, float]
+    degrees: float
+    shares: tuple[float, ...]
+    errors: tuple[float, ...]
+    deviations: tuple[float, ...]
+    fitted: tuple[float, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+
+
+def forecast_page(content: ForecastContent) -> str:
+    """The HTML document of a forecast, complete in itself; it works without scripts.
+
+    Args:
+        content: What to show; everything that a data set could have named is escaped.
+
+    Returns:
+        The text of an HTML file of 50 to 100 kB; write it as UTF-8.
+    """
+    facts = "".join(
+        f"<div><dt>{escape(head)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
+        for head, value, note in content.facts
+    )
+    parts = {
+        "title": escape(content.title),
+        "headline": escape(_headline(content.rows)),
+        "sentence": escape(content.sentence),
+        "detail": escape(content.detail),
+        "facts": facts,
+        "warnings": notice(content.data.warnings),
+        "diagram_text": (
+            "Each cell has the color of the rule with the least error in theory, stronger where it leads by more, for "
+            f"scores at {content.degrees:.3g}° to the truth. The line is this data set, the band its 90 % interval. "
+            "Keeping the hardest needs plenty of samples: below a half, the border moves right as less is kept."
+        ),
+        "diagram": phase_chart(content.alphas, [row.keep for row in content.rows], content.diagram, content.alpha),
+        "curve_text": (
+            "Error on the validation split after training on random subsets; the band is one standard error. The "
+            "dashed line is the theory's curve through it, from which the place on the diagram is read."
+        ),
+        "curve": _curve(content),
+        "table_text": (
+            "Errors of the data's own task as theory predicts them, and how many draws of the pilot's noise agree on "
+            "the rule. Compare the rules with one another rather than with what a network will reach."
+        ),
+        "table": _table(content.rows) if content.rows else none("Nothing was asked for."),
+        "data": data_list(content.data),
+        "settings": settings_lists(content.settings),
+        "command": escape(content.command),
+    }
+    sections = {"diagram": "Diagram", "curve": "Curve", "predictions": "Predictions", "settings": "Settings"}
+    return document("forecast.html", parts, sections)
+
+
+def _headline(rows: Sequence[Any]) -> str:
+    clear = [row for row in rows if row.clear]
+    rules = {row.best for row in clear}
+    if not clear:
+        return "Which samples to keep is not clear from this pilot"
+    if len(rules) > 1:
+        return "It depends on how much is kept"
+    return f"Theory says: keep {RULES[rules.pop()]}" + (
+        "" if len(clear) == len(rows) else f" ({len(clear)} of {len(rows)} shares)"
+    )
+
+
+def _curve(content: ForecastContent) -> str:
+    lines = [
+        Line("measured", content.errors, "var(--accent)", spread=content.deviations),
+        Line("theory, fitted", content.fitted, "var(--gray)", dash=True),
+    ]
+    last = f"{percent(content.errors[-1])} at {percent(content.shares[-1])} of the samples"
+    # on a logarithmic axis, as learning curves are read
+    places = np.log2(content.shares).tolist()
+    return line_chart(
+        places,
+        lines,
+        "share of the training samples",
+        "error on the validation split",
+        percent,
+        lambda place: f"{100 * 2**place:.3g} %",
+        f"Learning curve of the pilot: {percent(content.errors[0])} at {percent(content.shares[0])}, {last}.",
+        tick=lambda error: f"{100 * error:.3g} %",
+    )
+
+
+def _table(rows: Sequence[Any]) -> str:
+    heads = ("share kept", "random", "hardest", "easiest", "predicted best", "draws that agree")
+    body = ""
+    for row in rows:
+        best = row.best if row.clear else f"{row.best}, not clear"
+        cells = [percent(row.random), percent(row.hardest), percent(row.easiest), best, f"{100 * row.sure:.0f} %"]
+        body += f'<tr><th scope="row">{100 * row.keep:.3g} %</th>{"".join(f"<td>{escape(c)}</td>" for c in cells)}</tr>'
+    return (
+        '<div class="scroll" role="region" tabindex="0" aria-label="Predictions"><table class="plain"><caption>Predicted '
+        f'errors</caption><thead><tr>{"".join(f"""<th scope="col">{h}</th>""" for h in heads)}</tr></thead><tbody>{body}'
+        "</tbody></table></div>"
+    )
