@@ -1,4 +1,4 @@
-"""InfoBatch on digits: a perceptron, 60 epochs; a quarter of the passes less at the same accuracy."""
+"""InfoBatch on digits: a perceptron, 60 epochs; a quarter of the passes less at the same accuracy. On MNIST: seconds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 
 from protocol import claim
 from torch import Tensor
+from while_training_of import saving
 
 import modicum
 from modicum.context import Context
@@ -66,4 +67,5 @@ def run(seeds: int = 3) -> list[Claim]:
             "% test accuracy",
             seconds,
         ),
+        *saving("infobatch", seeds),
     ]

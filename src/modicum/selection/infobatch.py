@@ -75,11 +75,22 @@ class InfoBatchSampler(torch.utils.data.Sampler[int]):
             if not right:
                 raise DataError(f"{name}={value!r}; expected {expected}")
         self.n, self.epochs, self.ratio, self.delta, self.seed = n, epochs, ratio, delta, seed
-        self.losses = torch.full((n,), torch.nan)
+        self._losses = torch.full((n,), torch.nan)
+        self._pending: list[tuple[Tensor, Tensor]] = []
         self._epoch = 0
         self._started = -1
-        self._before = self.losses.clone()
+        self._before = self._losses.clone()
         self._made: tuple[Tensor, Tensor | None, Tensor] | None = None
+
+    @property
+    def losses(self) -> Tensor:
+        """(n,) the loss of every sample when it was last seen; NaN for one never seen."""
+        if self._pending:
+            at = torch.cat([indices for indices, _ in self._pending]).cpu().numpy()
+            # of a sample that comes twice, the last stays: NumPy promises that
+            self._losses.numpy()[at] = torch.cat([losses for _, losses in self._pending]).cpu().numpy()
+            self._pending = []
+        return self._losses
 
     def order(self, epoch: int) -> tuple[Tensor, Tensor | None]:
         """Positions of an epoch and their weights in the loss: a function of (seed, epoch) and of the losses seen
@@ -125,7 +136,8 @@ class InfoBatchSampler(torch.utils.data.Sampler[int]):
                 f"losses has shape {tuple(losses.shape)} for indices of shape {tuple(indices.shape)}; expected one loss "
                 "a sample: use reduction='none'"
             )
-        self.losses[indices.cpu()] = losses.detach().to("cpu", self.losses.dtype)
+        # looked at once an epoch, so that an accelerator never waits
+        self._pending.append((indices, losses.detach().to(self._losses.dtype, copy=True)))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the rest of the run depends on."""
@@ -140,7 +152,7 @@ class InfoBatchSampler(torch.utils.data.Sampler[int]):
         """The inverse of `state_dict`."""
         if len(state["losses"]) != self.n:
             raise DataError(f"losses of the saved state are for {len(state['losses'])} samples; expected {self.n}")
-        self.losses, self._before = state["losses"].clone(), state["before"].clone()
+        self._losses, self._before, self._pending = state["losses"].clone(), state["before"].clone(), []
         self._started, self._epoch, self._made = int(state["started"]), int(state["epoch"]), None
 
     def set_epoch(self, epoch: int) -> None:
