@@ -57,6 +57,7 @@ class Filtered:
         held_out: (n,) which of the judged samples the classifier did not learn from.
         cut: The place in the ranking, and the precision before it.
         target: The precision that was asked for; None where a number of samples was.
+        level: Confidence of what is said about the precision.
         recall: Share of the good samples that stand before the cut, and its 95 % interval.
         share: Share of good samples among all, and its 95 % interval.
         bins: The reliability curve.
@@ -73,6 +74,7 @@ class Filtered:
     held_out: NumPy
     cut: Cut
     target: float | None
+    level: float
     recall: tuple[float, float, float]
     share: tuple[float, float, float]
     bins: tuple[Bin, ...]
@@ -88,13 +90,13 @@ class Filtered:
         n, kept = len(self.judged), len(self.dataset)
         if self.target is not None:
             return (
-                f"{kept:,} of {n:,} samples are kept: with {100 * (1 - _alpha(self.target, self.cut)):.0f} % confidence at "
-                f"least {100 * self.target:.3g} % of them are good."
+                f"{kept:,} of {n:,} samples are kept: with {100 * self.level:.3g} % confidence at least "
+                f"{100 * self.target:.3g} % of them are good."
             )
         if not self.cut.judged:
             return f"{kept:,} of {n:,} samples are kept; too few were judged to say how good they are."
         return (
-            f"{kept:,} of {n:,} samples are kept; {100 * self.cut.precision:.1f} % of them are good "
+            f"{kept:,} of {n:,} samples are kept; about {100 * self.cut.precision:.1f} % of them are good "
             f"({100 * self.cut.low:.1f} to {100 * self.cut.high:.1f} %)."
         )
 
@@ -116,10 +118,6 @@ class Filtered:
             f"{lost:,.0f} are lost. {seen} samples were judged, half of them to measure this on; "
             f"{self.classifier} learned from the rest."
         )
-
-
-def _alpha(target: float, cut: Cut) -> float:
-    return 0.05 if cut.level >= 0.95 else 1 - cut.level
 
 
 def decide(
@@ -174,7 +172,9 @@ def decide(
     if len(at) < 8 or good.min() == good.max():
         kind = "good" if len(good) and good.min() else "bad"
         told = f"all {len(at)} judged samples are {kind}" if len(at) >= 8 else f"only {len(at)} samples were judged"
-        raise DataError(f"{told}; expected at least 8, good ones and bad ones: judge more, or look at how they are judged")
+        raise DataError(
+            f"{told}; expected at least 8, good ones and bad ones: judge more, or look at how they are judged"
+        )
     sorted_tables = {name: [part[order] for part in parts] for name, parts in tables.items()}
     with ctx.ledger.clock("choose", "quality", labels=len(at)) as counts:
         name, found = best_judging(sorted_tables, at[~held], good[~held], ctx.generator("quality"), **options)
@@ -218,6 +218,7 @@ def decide(
         held_out,
         cut,
         precision,
+        level,
         (hits / total if total else float("nan"), *clopper_pearson(hits, total)),
         (float(test_good.mean()), *clopper_pearson(total, len(test_good))),
         _reliability(found.probabilities[test_at], test_good),

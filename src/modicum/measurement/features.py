@@ -98,7 +98,10 @@ def _latent_semantics(data: Splits, ctx: Context) -> dict[str, Tensor]:
         weigh = TfidfTransformer(sublinear_tf=True).fit(train)
         dimensions = min(TEXT_DIMENSIONS, words - 1, len(data.train) - 1)
         project = TruncatedSVD(dimensions, random_state=ctx.seed).fit(weigh.transform(train))
-        tables = [project.transform(weigh.transform(counts)) for counts in (train, valid)]
+        # scikit-learn refuses tables without rows, as a validation split may be
+        tables = [
+            project.transform(weigh.transform(t)) if t.shape[0] else np.zeros((0, dimensions)) for t in (train, valid)
+        ]
     return dict(zip(("train", "valid"), (torch.from_numpy(t.astype(np.float32)) for t in tables)))
 
 
