@@ -10,10 +10,12 @@ import tyro
 from tyro.conf import subcommand
 
 from modicum.cli.comparing import Compare
+from modicum.cli.filtering import Filter
 from modicum.cli.forecasting import Forecast
 from modicum.cli.learning import Pretrain, Probe, Relabel
 from modicum.cli.making import Distill, Fit
 from modicum.cli.methods import Evidence, Methods
+from modicum.cli.mixing import Mix
 from modicum.cli.runs import Report, Resume, Verify
 from modicum.cli.scoring import Score
 from modicum.cli.selecting import Select
@@ -21,7 +23,24 @@ from modicum.errors import ModicumError
 
 __all__ = ["main"]
 
-COMMANDS = (Methods, Compare, Score, Select, Forecast, Distill, Fit, Pretrain, Probe, Relabel, Resume, Report, Verify, Evidence)
+COMMANDS = (
+    Methods,
+    Compare,
+    Score,
+    Select,
+    Filter,
+    Forecast,
+    Mix,
+    Distill,
+    Fit,
+    Pretrain,
+    Probe,
+    Relabel,
+    Resume,
+    Report,
+    Verify,
+    Evidence,
+)
 
 
 def main(argv: list[str] | None = None) -> int:

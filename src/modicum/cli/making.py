@@ -21,6 +21,7 @@ from modicum.cli.common import (
     stem,
     work_key,
 )
+from modicum.cli.mixing import parse_shares
 
 if TYPE_CHECKING:
     from modicum.dataset import Dataset
@@ -131,23 +132,28 @@ class Fit(Common):
     Args:
         data: A built-in name, a file or a folder; or the folder of a distilled set, which is trained on by its own recipe.
         test: Evaluate on the test split of these data instead; a distilled set knows the data that it was made from.
+        mixture: Share of the visits of each source of a mixture, such as web=3,books=1; every sample once an epoch when
+            left out.
         out: Folder for the weights and the ledger; running again continues there.
         recipe: How; only what differs from what suits the data, or from the recipe of a distilled set.
     """
 
     data: Positional[str]
     test: str | None = None
+    mixture: str | None = None
     out: str | None = None
     recipe: RecipeOptions = field(default_factory=RecipeOptions)  # type: ignore[valid-type]
 
     def run(self) -> None:
         """Train, evaluate, write."""
         from modicum.context import home
+        from modicum.ledger import Ledger
         from modicum.store import Store
         from modicum.verbs import fit
 
         what, dataset, recipe, test = self._prepared()
-        key = work_key(recipe, dataset.fingerprint, test.fingerprint, self.seed)
+        shares = None if self.mixture is None else parse_shares(self.mixture)
+        key = work_key(recipe, dataset.fingerprint, test.fingerprint, self.seed, *([shares] if shares else []))
         store = Store(self.out or home() / f"fit-{stem(self.data)}-{key}")
         with store.locked():
             ctx = self.context().with_(store=store)
@@ -155,16 +161,19 @@ class Fit(Common):
                 say(f"Already done: {store.folder}")
                 result = store.read_json("result.json")
             else:
-                done = fit(what, recipe, ctx)
+                done = fit(what, recipe, ctx, mixture=shares)
                 seen = done.evaluate(test)
                 result = {"metric": seen.metric, "test": seen.score, "loss": seen.loss, "ledger": done.ledger.to_json()}
                 store.write_tensors("model.safetensors", done.model.state_dict())
                 store.write_json("result.json", result)
                 store.remove("fit.state")
         row = {"metric": result["metric"], "test": round(result["test"], 4), "loss": round(result["loss"], 4)}
-        print_rows(
-            [row], self.json, list(row), f"Weights and ledger are in {store.folder}.", {"folder": str(store.folder)}
+        epochs = Ledger.from_json(result["ledger"]).epochs()
+        told = (
+            f"Epochs elapsed: {', '.join(f'{name} {count:.2f}' for name, count in epochs.items())}.\n" if epochs else ""
         )
+        note = f"{told}Weights and ledger are in {store.folder}."
+        print_rows([row], self.json, list(row), note, {"folder": str(store.folder), "epochs": epochs})
 
     def _prepared(self) -> tuple[Any, Dataset, Recipe, Dataset]:
         """What is trained on, its samples, how, and what is tested on."""

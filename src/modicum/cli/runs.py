@@ -8,8 +8,11 @@ from tyro.conf import Positional
 
 from modicum.cli.common import Common, RecipeOptions, print_rows, run_store
 from modicum.cli.comparing import print_frontier
+from modicum.cli.filtering import Filter
+from modicum.cli.forecasting import Forecast
 from modicum.cli.learning import Pretrain
 from modicum.cli.making import Distill
+from modicum.cli.mixing import Mix, share_text
 from modicum.cli.scoring import Score
 from modicum.errors import ModicumError
 from modicum.training.recipe import Recipe
@@ -91,6 +94,31 @@ def _again(folder: str, as_json: bool, max_seconds: float | None) -> None:
     if saved["command"] == "pretrain":
         known = {name: saved[name] for name in ("data", "method", "label", "limit", "share", "seed")}
         Pretrain(**known, recipe=RecipeOptions(**saved["recipe"]), folder=folder, json=as_json).run()
+        return
+    if saved["command"] == "forecast":
+        known = {
+            name: saved[name] for name in ("what", "data", "label", "limit", "seed", "runs", "steps", "floor", "angle")
+        }
+        known |= {"keep": tuple(f"{keep:.12g}" for keep in saved["keep"]), "shares": tuple(saved["shares"])}
+        Forecast(**known, recipe=RecipeOptions(**saved["recipe"]), folder=folder, json=as_json).run()
+        return
+    if saved["command"] == "filter":
+        names = ("data", "limit", "ask", "keep", "precision", "level", "good", "encoder", "classifier", "calibration")
+        known = {name: saved[name] for name in (*names, "batch", "seed", "out")} | {"label": saved["label"] or None}
+        kind, _, judge = saved["judge"].partition(" ")
+        if kind not in ("labels", "command"):
+            raise ModicumError(f"{folder} was judged by a {saved['judge']}; call modicum.filter with it again")
+        inputs = saved.get("inputs") or ()
+        known |= {kind: judge, "inputs": (inputs,) if isinstance(inputs, str) else tuple(inputs)}
+        Filter(**known, folder=folder, json=as_json).run()
+        return
+    if saved["command"] == "mix":
+        known = {
+            name: saved[name] for name in ("target", "keep", "deduplicate", "near", "by", "label", "limit", "seed")
+        }
+        known |= {"sources": tuple(f"{name}={data}" for name, data in saved["sources"].items()), "out": saved["out"]}
+        known["weights"] = saved["weights"] if isinstance(saved["weights"], str) else share_text(saved["weights"])
+        Mix(**known, recipe=RecipeOptions(**saved["recipe"]), folder=folder, json=as_json).run()
         return
     if saved["command"] == "distill":
         names = ("data", "method", "keep", "label", "limit", "zca", "seed", "networks", "controls", "architectures")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +22,13 @@ from modicum.data.labels import class_values, encode_labels, infer_task, strata
 from modicum.data.parting import part_rows, stratified_rows
 from modicum.data.raw import MAP_ABOVE, Array, Desk, Options, Raw, to_tensor
 from modicum.data.tables import Frame, interpret
+from modicum.data.text import count_words
 from modicum.dataset import Dataset, Info, Splits, Task
 from modicum.errors import DataError
 from modicum.spec import content_key
 from modicum.store import Damage
 
-__all__ = ["load", "standardized", "training_file", "verify"]
+__all__ = ["load", "standardized", "training_file", "verify", "words"]
 
 NOT_SAMPLES = (dict, np.ndarray, torch.Tensor)
 FILES = (*TABLES, ".npz")
@@ -48,6 +50,7 @@ def load(
     size: int | tuple[int, int] | None = None,
     cache: str | os.PathLike[str] | None = None,
     map_above: int = MAP_ABOVE,
+    vocabulary: Sequence[str] = (),
 ) -> Splits:
     """Read a data set and give its training, validation and test split.
 
@@ -73,6 +76,7 @@ def load(
         size: Height and width in pixels that images are resized to; None to take them as they are.
         cache: Folder for mapped files and lists of damage; `cache/data` in `modicum.context.home()` when None.
         map_above: Bytes of decoded inputs above which they are kept in a mapped file and not in memory.
+        vocabulary: Tokens of texts by number, beginning with `<pad>` and `<unk>`; learned when empty.
 
     Returns:
         The splits, with ids that are the row numbers of the file, its column `id`, or the paths of the images.
@@ -93,7 +97,7 @@ def load(
         return _split_dataset(spec, share[0], share[1], seed, limit)
     columns = (inputs,) if isinstance(inputs, str) else tuple(inputs or ())
     sides = (size, size) if isinstance(size, int) else size
-    options = Options(columns, label, task, header, sides, map_above)
+    options = Options(columns, label, task, header, sides, map_above, tuple(vocabulary))
     at = Path(cache) if cache is not None else None
     paths, key = _files(spec)
     choices = (key, valid, test, seed, limit)
@@ -133,6 +137,36 @@ def verify(path: str | os.PathLike[str], **options: Any) -> list[Damage]:
     except DataError as error:
         return [Damage(str(path), str(error))]
     return []
+
+
+def words(
+    spec: Any,
+    *,
+    inputs: str | Sequence[str] | None = None,
+    label: str | bool | None = None,
+    header: bool | None = None,
+    **_: Any,
+) -> Counter[str]:
+    """In how many texts each word and punctuation mark occurs, over all splits; empty where the data are no texts.
+
+    Args:
+        spec: As for `load`.
+        inputs: As for `load`.
+        label: As for `load`.
+        header: As for `load`.
+        _: Other options of `load`, without effect.
+
+    Example:
+        >>> words((["a good film", "a bad film"], [1, 0])) == {"a": 2, "good": 1, "film": 2, "bad": 1}
+        True
+    """
+    if isinstance(spec, (Splits, Dataset)):
+        return Counter()
+    options = Options((inputs,) if isinstance(inputs, str) else tuple(inputs or ()), label, header=header)
+    parts = _read(spec, options, Desk("words", options))
+    return count_words(
+        raw.inputs for raw in parts.values() if isinstance(raw.inputs, Frame) and raw.inputs.kind == "text"
+    )
 
 
 def _read(spec: Any, options: Options, desk: Desk) -> dict[str, Raw]:

@@ -14,7 +14,7 @@ from modicum.data.raw import Array
 from modicum.dataset import Dataset, Splits
 from modicum.errors import DataError
 
-__all__ = ["Overlap", "Shared", "overlap"]
+__all__ = ["Overlap", "Shared", "directions", "overlap", "points_of", "row_hashes", "within"]
 
 NEAR = {"image": 0.15, "tabular": 0.01, "text": 0.8}
 DIRECTIONS = 64  # of the projection that rules pairs out
@@ -103,7 +103,7 @@ def _shared(train: Dataset, other: Dataset, threshold: float) -> Shared:
 
 def _equal(train: Dataset, other: Dataset) -> Array:
     """(m,) the first training row with equal inputs, or -1."""
-    ours, theirs = _hashes(train), _hashes(other)
+    ours, theirs = row_hashes(train), row_hashes(other)
     order = np.argsort(ours, kind="stable")
     place = np.minimum(np.searchsorted(ours[order], theirs), len(ours) - 1)
     twin = np.where(ours[order][place] == theirs, order[place], -1)
@@ -113,7 +113,8 @@ def _equal(train: Dataset, other: Dataset) -> Array:
     return twin
 
 
-def _hashes(data: Dataset) -> Array:
+def row_hashes(data: Dataset) -> Array:
+    """(n,) a 64-bit number for the inputs of each sample; equal inputs have equal ones."""
     out, factors = np.empty(len(data), np.uint64), None
     for part, block in data.batches(OTHER_ROWS):
         raw = np.ascontiguousarray(block.numpy()).reshape(len(block), -1).view(np.uint8)
@@ -128,7 +129,8 @@ def _hashes(data: Dataset) -> Array:
 # -- images and tables ---------------------------------------------------------------------------------------------
 
 
-def _points(data: Dataset, rows: Any) -> Tensor:
+def points_of(data: Dataset, rows: Any) -> Tensor:
+    """(m, d) standardized inputs as points; images moved to mean 0 and scaled to norm 1."""
     points = data.prepare(data.inputs[rows]).float().flatten(1)
     if data.info.modality != "image":
         return points
@@ -138,30 +140,30 @@ def _points(data: Dataset, rows: Any) -> Tensor:
 
 
 def _near_points(train: Dataset, other: Dataset, rest: Array, near: float) -> tuple[Array, Array, Array]:
-    sample = _points(train, torch.randperm(len(train), generator=generator(0, "overlap"))[:2048].sort().values)
+    sample = points_of(train, torch.randperm(len(train), generator=generator(0, "overlap"))[:2048].sort().values)
     half = len(sample) // 2
     usual = 1.0
     if train.info.modality != "image":
         usual = float((sample[:half] - sample[half : 2 * half]).norm(dim=1).median()) if half else 0.0
-    reach, axes = near * usual, _directions(sample - sample.mean(0))
+    reach, axes = near * usual, directions(sample - sample.mean(0))
     shift = sample.mean(0) @ axes  # smaller numbers, smaller rounding errors
-    left = torch.cat([_points(other, torch.from_numpy(p)) @ axes - shift for p in _pieces(rest, OTHER_ROWS)])
+    left = torch.cat([points_of(other, torch.from_numpy(p)) @ axes - shift for p in _pieces(rest, OTHER_ROWS)])
     best = torch.full((len(rest),), float("inf"))
     partner = torch.full((len(rest),), -1)
     for start in range(0, len(train), TRAIN_ROWS):
-        points = _points(train, slice(start, start + TRAIN_ROWS))
+        points = points_of(train, slice(start, start + TRAIN_ROWS))
         right = points @ axes - shift
         for begin in range(0, len(rest), OTHER_ROWS):
-            found = _within(left[begin : begin + OTHER_ROWS], right, reach)
+            found = within(left[begin : begin + OTHER_ROWS], right, reach)
             for pairs in (found[i : i + PAIRS] for i in range(0, len(found), PAIRS)):
                 rows = torch.from_numpy(rest[begin + pairs[:, 0].numpy()])
-                distance = (_points(other, rows) - points[pairs[:, 1]]).norm(dim=1)
+                distance = (points_of(other, rows) - points[pairs[:, 1]]).norm(dim=1)
                 _improve(best, partner, begin + pairs[:, 0], start + pairs[:, 1], distance)
     hit = ((best <= reach) & (partner >= 0)).nonzero().flatten()
     return rest[hit.numpy()], partner[hit].numpy(), (best[hit] / max(usual, 1e-30)).numpy()
 
 
-def _within(left: Tensor, right: Tensor, reach: float) -> Tensor:
+def within(left: Tensor, right: Tensor, reach: float) -> Tensor:
     """Pairs (row of left, row of right) whose distance may be at most `reach`; one product and one comparison."""
     a, b = left.square().sum(1, keepdim=True), right.square().sum(1, keepdim=True)
     slack = 1e-5 * float(a.max() + b.max())  # single precision rounds the difference of large squares
@@ -169,7 +171,7 @@ def _within(left: Tensor, right: Tensor, reach: float) -> Tensor:
     return (product >= -0.5 * (reach * reach + slack)).nonzero()
 
 
-def _directions(sample: Tensor) -> Tensor:
+def directions(sample: Tensor) -> Tensor:
     """(d, k) orthonormal directions along which the sample varies most, by subspace iteration."""
     k = min(DIRECTIONS, sample.shape[1])
     axes = torch.linalg.qr(torch.randn(sample.shape[1], k, generator=generator(0, "overlap", "axes")))[0]

@@ -53,6 +53,7 @@ class Options:
         header: Whether the first line of a table names the columns; None to find out.
         size: Height and width that images are resized to; None to take them as they are.
         map_above: Bytes above which inputs are laid out in a mapped file.
+        vocabulary: Of texts; learned from the training split, or as the source states it, when empty.
     """
 
     inputs: tuple[str, ...] = ()
@@ -61,6 +62,7 @@ class Options:
     header: bool | None = None
     size: tuple[int, int] | None = None
     map_above: int = MAP_ABOVE
+    vocabulary: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -296,7 +296,9 @@ def _write_images(root: Path, split: str, data: Dataset) -> Iterator[tuple[str, 
         or data.sources is not None
         or (data.targets is not None and data.targets.ndim == 2)
     ):
-        raise DataError("a folder can hold images with hard labels and without weights or sources; save as .npz or .parquet")
+        raise DataError(
+            "a folder can hold images with hard labels and without weights or sources; save as .npz or .parquet"
+        )
     labelled = data.targets is not None and data.info.task == "classification"
     names = data.info.classes if labelled else ()
     for name in names:

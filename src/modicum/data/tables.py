@@ -24,6 +24,7 @@ __all__ = ["CATEGORIES", "Frame", "interpret", "text_frame"]
 CATEGORIES = 64  # a column of more different texts than this is not a category
 LABEL_NAMES = (*LABELS, "class", "sentiment", "fine_label", "category")
 WEIGHTS = "sample_weight"
+SOURCES = "sample_source"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ class Frame:
         if self.kind == "text":
             from modicum.data.text import encode_texts
 
-            return encode_texts(frames, tuple(parts["train"].info.get("vocabulary", ())), desk)
+            return encode_texts(
+                frames, desk.options.vocabulary or tuple(parts["train"].info.get("vocabulary", ())), desk
+            )
         if self.kind == "image":
             from modicum.data.images import encode_images, frame_blobs
 
@@ -102,7 +105,7 @@ def interpret(stream: Stream, options: Options, labelled: bool = True) -> Raw:
         if isinstance(name, str) and name not in names and (labelled or name != options.label):
             raise DataError(f"{stream.source} has no column {name!r}; it has {names}")
     label = _label_column(stream, options, labelled)
-    used = [n for n in ("id", label, WEIGHTS) if n in names and n not in options.inputs]
+    used = [n for n in ("id", label, WEIGHTS, SOURCES) if n in names and n not in options.inputs]
     taken = stream.batches([n for n in used if n is not None] or names[:1])
     side = pa.Table.from_batches(list(taken), pa.schema([stream.schema.field(n) for n in used])) if used else None
     total = len(side) if side is not None else sum(len(batch) for batch in stream.batches(names[:1]))
@@ -116,7 +119,8 @@ def interpret(stream: Stream, options: Options, labelled: bool = True) -> Raw:
             ids = checked_ids(found, f"{stream.source}: column 'id'") if usable else ids
     labels = None if label is None or side is None else _labels(side[label], ids, f"{stream.source}: column {label!r}")
     weights = _plain(side[WEIGHTS]) if side is not None and WEIGHTS in used else None
-    columns, kind = _input_columns(stream, options, [n for n in names if n not in (label, WEIGHTS, "id")])
+    sources, known = _sources(side[SOURCES], tuple(stated.get("sources", ()))) if SOURCES in used else (None, ())  # type: ignore[index]
+    columns, kind = _input_columns(stream, options, [n for n in names if n not in (label, WEIGHTS, SOURCES, "id")])
     return Raw(
         Frame(stream, columns, total, kind),
         labels,
@@ -125,7 +129,9 @@ def interpret(stream: Stream, options: Options, labelled: bool = True) -> Raw:
         tuple(stated.get("classes", ())),
         stream.source,
         ({"vocabulary": tuple(stated["vocabulary"])} if stated.get("vocabulary") and kind == "text" else {})
-        | ({"task": stated["task"]} if stated.get("task") in get_args(Task) else {}),
+        | ({"task": stated["task"]} if stated.get("task") in get_args(Task) else {})
+        | ({"sources": known} if known else {}),
+        sources,
     )
 
 
@@ -172,6 +178,14 @@ def _labels(column: pa.ChunkedArray, ids: Array, where: str) -> Array:
     return labels
 
 
+def _sources(column: pa.ChunkedArray, stated: tuple[str, ...]) -> tuple[Array, tuple[str, ...]]:
+    """The number of each sample's source, and their names: those that are stated, then others as they come."""
+    names = _plain(column).astype(str)
+    known = tuple(dict.fromkeys((*stated, *names.tolist())))
+    order = np.argsort(known)
+    return order[np.searchsorted(np.array(known)[order], names)], known
+
+
 def _plain(column: pa.ChunkedArray) -> Array:
     import pyarrow as pa
 
@@ -196,6 +210,8 @@ def _input_columns(
     texts = [n for n in wanted if _is_text(schema.field(n).type)]
     if wanted == texts and len(texts) == 1 and _reads_like_text(stream, texts[0]):
         return (texts[0],), "text"
+    if wanted == texts and options.inputs and any(_many_texts(stream, name) for name in texts):
+        return tuple(texts), "text"
     return tuple(wanted), "tabular"
 
 
@@ -205,6 +221,16 @@ def _reads_like_text(stream: Stream, name: str) -> bool:
         values = set(batch[name].unique().to_pylist())
         seen |= values
         if len(seen) > CATEGORIES or any(value and " " in value for value in values):
+            return True
+    return False
+
+
+def _many_texts(stream: Stream, name: str) -> bool:
+    """Whether a column has more different texts than categories may."""
+    seen: set[str | None] = set()
+    for batch in stream.batches([name]):
+        seen |= set(batch[name].unique().to_pylist())
+        if len(seen) > CATEGORIES:
             return True
     return False
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from modicum.data.raw import Array, Desk, Encoded
 from modicum.dataset import Dataset
@@ -17,10 +19,11 @@ from modicum.errors import DataError
 if TYPE_CHECKING:
     from modicum.data.tables import Frame
 
-__all__ = ["PADDING", "UNKNOWN", "decode", "encode_texts", "tokenizer"]
+__all__ = ["BETWEEN", "PADDING", "UNKNOWN", "count_words", "decode", "encode_texts", "relearned", "tokenizer"]
 
 PADDING, UNKNOWN = "<pad>", "<unk>"  # token numbers 0 and 1
-TOKEN = rf"(?u){UNKNOWN}|\b\w+\b|[^\w\s]"  # words and single punctuation marks
+BETWEEN = "<sep>"  # stands between the texts of two columns of one sample
+TOKEN = rf"(?u){UNKNOWN}|{BETWEEN}|\b\w+\b|[^\w\s]"  # words and single punctuation marks
 MOST_TOKENS = 20_000
 LONGEST = 256  # tokens of a text that are kept at most
 FREQUENT_FROM = 1000  # above so many texts, a token must occur in two of them
@@ -41,6 +44,7 @@ def tokenizer() -> Callable[[str], list[str]]:
 def encode_texts(frames: Mapping[str, Frame], vocabulary: tuple[str, ...], desk: Desk) -> Encoded:
     """Token numbers (n, length) as int32, with the vocabulary and the length learned from the training split.
 
+    Texts of several columns follow each other in the order of the columns, with a token of its own between them.
     A text longer than the 95th percentile of the lengths (at most 256) is cut; a text without a token is one unknown.
     """
     cut = tokenizer()
@@ -82,10 +86,41 @@ def decode(dataset: Dataset, row: int) -> str:
     return " ".join(dataset.info.vocabulary[number] for number in numbers if number)
 
 
+def count_words(frames: Iterable[Frame]) -> Counter[str]:
+    """In how many texts each token occurs."""
+    cut, counts = tokenizer(), Counter[str]()
+    for frame in frames:
+        for tokens in _tokens(frame, cut):
+            counts.update(set(tokens))
+    return counts
+
+
+def relearned(train: Dataset, *others: Dataset) -> list[Dataset]:
+    """The same texts with the vocabulary that `load` would learn from the training texts; other words become unknown.
+
+    Example:
+        >>> from modicum.data import load
+        >>> train, valid, test = load((["a good film", "a bad film", "a good book"], [1, 0, 1]), valid=0, test=0)
+        >>> relearned(train[:1], train[1:])[1].inputs.tolist()
+        [[2, 1, 3], [2, 4, 1]]
+    """
+    old, n = train.info.vocabulary, len(train)
+    seen = np.zeros(len(old), np.int64)
+    for _, block in train.batches(FREQUENT_FROM):
+        rows, places = np.nonzero(block.numpy())
+        pairs = np.unique(rows * len(old) + block.numpy()[rows, places])
+        seen += np.bincount(pairs % len(old), minlength=len(old))
+    vocabulary = _vocabulary(Counter({old[i]: int(seen[i]) for i in np.flatnonzero(seen)}), n)
+    number = {token: i for i, token in enumerate(vocabulary)}
+    new = torch.tensor([number.get(token, 1) for token in old], dtype=train.inputs.dtype)
+    info = replace(train.info, vocabulary=vocabulary)
+    return [data.replace(inputs=new[data.inputs.long()], info=info) for data in (train, *others)]
+
+
 def _tokens(frame: Frame, cut: Callable[[str], list[str]]) -> Iterator[list[str]]:
     for _, batch in frame.batches():
-        for text in batch[frame.columns[0]].to_pylist():
-            yield cut(text or "")
+        for texts in zip(*(batch[name].to_pylist() for name in frame.columns), strict=True):
+            yield cut(f" {BETWEEN} ".join(text or "" for text in texts))
 
 
 def _vocabulary(counts: Counter[str], n: int) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -26,7 +26,9 @@ from modicum.spec import content_key
 from modicum.store import Store
 from modicum.training.fit import Fit, default_recipe
 from modicum.training.fit import fit as train
+from modicum.training.order import Mixture
 from modicum.training.recipe import Recipe
+from modicum.verbs.mixing import Mixed
 
 __all__ = ["distill", "fit"]
 
@@ -151,14 +153,23 @@ def _finished(chosen: Any, made: Distilled, ctx: Context) -> bool:
     return not ctx.late() or (total is not None and made.history.get("iteration", [0])[-1] >= total)
 
 
-def fit(data: Any, recipe: Recipe | None = None, ctx: Context | None = None, **hooks: Any) -> Fit:
+def fit(
+    data: Any,
+    recipe: Recipe | None = None,
+    ctx: Context | None = None,
+    *,
+    mixture: Mapping[str, float] | None = None,
+    **hooks: Any,
+) -> Fit:
     """Train a model: `modicum.training.fit` for data in any form.
 
     Args:
-        data: A `Dataset`, all of which is trained on, a `Distilled` set or the folder of one, or what `modicum.load`
-            understands, whose training split is.
+        data: A `Dataset`, all of which is trained on, a `Distilled` set or the folder of one, a mixture made by
+            `modicum.mix`, which brings its own weights, or what `modicum.load` understands, whose training split is.
         recipe: How; one that suits the data when None, its own for a distilled set.
         ctx: Device, seed, ledger and store.
+        mixture: Share of the visits of each source of a mixture, by name; `ledger.epochs()` of the fit has the epochs
+            elapsed of each.
         hooks: `sampler`, `objective`, `recorder` and the other arguments of `modicum.training.fit`.
 
     Returns:
@@ -171,10 +182,16 @@ def fit(data: Any, recipe: Recipe | None = None, ctx: Context | None = None, **h
     if is_artefact(data):
         data = load_distilled(data)
     if isinstance(data, Distilled):
+        if mixture is not None:
+            raise ModicumError(f"mixture={dict(mixture)} is given, but a distilled set has no sources")
         ctx = ctx or Context()
         ctx = ctx if data.seed is None else ctx.with_(seed=data.seed)
         if data.teacher is not None:
             hooks = {"objective": data.teacher.objective(), **hooks}
         return train(data.dataset, recipe or data.recipe, ctx, **hooks)
+    if isinstance(data, Mixed):
+        mixture, data = mixture or data.weights, data.splits.train
     dataset = data if isinstance(data, Dataset) else load(data).train
+    if mixture is not None:
+        hooks = {"sampler": Mixture(dataset, mixture, (ctx or Context()).seed), **hooks}
     return train(dataset, recipe, ctx, **hooks)
