@@ -41,7 +41,10 @@ def main() -> int:
     """Compare the answers, then the times."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--sizes", nargs="+", default=["5000x64x250", "20000x128x1000"], help="samples x columns x picks"
+        "--sizes",
+        nargs="+",
+        default=["5000x64x250", "20000x128x1000", "20000x64x2000"],
+        help="samples x columns x picks",
     )
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()

@@ -37,7 +37,13 @@ SOURCE = ROOT / "src" / "modicum"
 MODULES = sorted(SOURCE.rglob("*.py"))
 TABLE = table()
 CONTROLS = {"full", "short"}  # two keys in one file: comparison/controls.py
-BESIDE = {"cct": "models", "rela-rho": "analysis", "rela-transport": "analysis"}  # promise something, but are no verb
+BESIDE = {  # promise something, but are no verb
+    "a-mtrl": "analysis",
+    "cct": "models",
+    "pruning-theory": "analysis",
+    "rela-rho": "analysis",
+    "rela-transport": "analysis",
+}
 OTHER_TEXTS = {
     "encoder": ("inputs", "trained"),
     "init": ("real", "noise"),

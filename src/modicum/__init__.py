@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from modicum.training.fit import Fit
     from modicum.training.many import fit_many
     from modicum.training.recipe import Recipe
-    from modicum.verbs import compare, distill, fit, pretrain, probe, relabel, score, select
+    from modicum.verbs import compare, distill, filter, fit, forecast, mix, pretrain, probe, relabel, score, select
 
 _HOMES = {
     "compare": "verbs",
@@ -47,7 +47,10 @@ _HOMES = {
     "fit_many": "training.many",
     "Recipe": "training.recipe",
     "distill": "verbs",
+    "filter": "verbs",
     "fit": "verbs",
+    "forecast": "verbs",
+    "mix": "verbs",
     "pretrain": "verbs",
     "probe": "verbs",
     "relabel": "verbs",
@@ -87,9 +90,12 @@ __all__ = [
     "Store",
     "compare",
     "distill",
+    "filter",
     "fit",
     "fit_many",
+    "forecast",
     "load",
+    "mix",
     "pretrain",
     "probe",
     "relabel",

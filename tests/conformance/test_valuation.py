@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -33,11 +34,19 @@ class Line:
     column: str = ""
 
 
+JUDGED = Path(__file__).parents[1] / "fixtures" / "judged.csv"
+
 LINES = {
     "el2n": Line("el2n(runs=3)", "traces", "error"),
     "forgetting": Line("forgetting(runs=3)", "traces", "correct"),
     "aum": Line("aum(runs=3)", "traces", "margin"),
     "margin": Line("margin(runs=3)", "traces", "gap"),
+    "entropy": Line("entropy(runs=3)", "traces", "entropy"),
+    "least-confidence": Line("least-confidence(runs=3)", "traces", "top"),
+    "dataset-cartography": Line("dataset-cartography(runs=3)", "traces", "probability"),
+    "dyn-unc": Line("dyn-unc(window=3, runs=3)", "traces", "probability"),
+    "supervised-prototypes": Line("supervised-prototypes", "features", "train"),
+    "grand": Line("grand(runs=2)", "gradients"),
     "knn-banzhaf": Line("knn-banzhaf(k=3)", "features", "train"),
     "knn-shapley": Line("knn-shapley(k=3)", "features", "train"),
     "knn-shapley-regression": Line("knn-shapley-regression(k=3)", "features", "train"),
@@ -56,6 +65,7 @@ LINES = {
     "cs-shapley": Line("cs-shapley(permutations=4)", "utilities"),
     "datamodels": Line("datamodels(models=20)", "utilities"),
     "memorization": Line("memorization(models=10)", "utilities"),
+    "quality": Line(f"quality(labels='{JUDGED}', encoder='inputs', classifier='logistic')", "features", "train"),
     "g-shapley": Line("g-shapley(permutations=4)", "features", "train"),
 }
 
@@ -109,8 +119,9 @@ def made_up(kind, order=None):
         train, valid = torch.randn(N, 4, generator=draw), torch.randn(M, 4, generator=draw)
         return SimpleNamespace(train=train[at], valid=valid)
     by_epoch = {name: torch.randn(3, 5, N, generator=draw)[..., at] for name in ("loss", "margin", "probability")}
+    by_epoch["probability"] = by_epoch["probability"].frac().abs()
     correct = (torch.rand(3, 5, N, generator=draw) < 0.7)[..., at]
-    snapshots = {name: torch.rand(3, N, generator=draw)[..., at] for name in ("error", "gap")}
+    snapshots = {name: torch.rand(3, N, generator=draw)[..., at] for name in ("error", "gap", "entropy", "top")}
     return SimpleNamespace(**by_epoch, **snapshots, correct=correct)
 
 

@@ -4,10 +4,13 @@ from modicum.measurement.experts import Experts, ExpertTable
 from modicum.measurement.features import Features, FeatureTable
 from modicum.measurement.gradients import Gradients, GradientTable
 from modicum.measurement.gsam import GSAM, gsam_direction, gsam_perturbation
+from modicum.measurement.learning_curve import CurveTable, LearningCurve
+from modicum.measurement.statistics import Statistics, StatisticsTable
 from modicum.measurement.traces import Traces, TraceTable
 from modicum.measurement.utilities import Utilities, Utility
 
 __all__ = [
+    "CurveTable",
     "ExpertTable",
     "Experts",
     "FeatureTable",
@@ -15,6 +18,9 @@ __all__ = [
     "GSAM",
     "GradientTable",
     "Gradients",
+    "LearningCurve",
+    "Statistics",
+    "StatisticsTable",
     "TraceTable",
     "Traces",
     "Utilities",

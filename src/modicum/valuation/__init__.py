@@ -11,10 +11,14 @@ from modicum.valuation.data_banzhaf import DataBanzhaf, data_banzhaf
 from modicum.valuation.data_oob import DataOob, data_oob, data_oob_of
 from modicum.valuation.data_shapley import DataShapley, tmc_shapley
 from modicum.valuation.datamodels import Datamodel, Datamodels, datamodels
+from modicum.valuation.dataset_cartography import DatasetCartography, cartography
+from modicum.valuation.dyn_unc import DynUnc, dyn_unc
 from modicum.valuation.el2n import El2n, el2n
+from modicum.valuation.entropy import Entropy, entropy
 from modicum.valuation.forgetting import Forgetting, forgetting
 from modicum.valuation.g_shapley import GShapley, g_shapley
 from modicum.valuation.game import Estimate, Game
+from modicum.valuation.grand import Grand, grand
 from modicum.valuation.influence import Influence
 from modicum.valuation.influence_functions import (
     influence_of_groups,
@@ -29,9 +33,12 @@ from modicum.valuation.knn_shapley import KnnShapley, knn_shapley
 from modicum.valuation.knn_shapley_regression import KnnShapleyRegression, knn_shapley_regression
 from modicum.valuation.lava import Lava, class_wise_transport, lava
 from modicum.valuation.lds import linear_datamodeling_score
+from modicum.valuation.least_confidence import LeastConfidence, least_confidence
 from modicum.valuation.loo import Loo
-from modicum.valuation.margin import Margin, entropy, least_confidence, margin
+from modicum.valuation.margin import Margin, margin
 from modicum.valuation.memorization import Memorization, influence_of_subsets, memorization
+from modicum.valuation.precision import Cut, clopper_pearson, count_for_precision, precision_at
+from modicum.valuation.quality import Judging, Quality, best_judging, platt, quality_scores
 from modicum.valuation.ridge_loo import RidgeLoo, ridge_group_loo, ridge_loo
 from modicum.valuation.semivalues import (
     position_tables,
@@ -43,6 +50,7 @@ from modicum.valuation.semivalues import (
     shapley_from_table,
 )
 from modicum.valuation.ssp import Ssp, ssp
+from modicum.valuation.supervised_prototypes import SupervisedPrototypes, supervised_prototypes
 from modicum.valuation.threshold_knn_shapley import ThresholdKnnShapley, threshold_knn_shapley
 from modicum.valuation.tracin import Tracin, tracin, tracin_fast, tracin_sketch
 from modicum.valuation.trak import Trak, trak
@@ -55,9 +63,20 @@ from modicum.valuation.volume_based import (
 )
 
 __all__ = [
+    "DatasetCartography",
+    "cartography",
+    "DynUnc",
+    "dyn_unc",
+    "Entropy",
+    "Grand",
+    "grand",
+    "LeastConfidence",
+    "SupervisedPrototypes",
+    "supervised_prototypes",
     "Aum",
     "BetaShapley",
     "CsShapley",
+    "Cut",
     "DataBanzhaf",
     "DataOob",
     "DataShapley",
@@ -69,6 +88,7 @@ __all__ = [
     "GShapley",
     "Game",
     "Influence",
+    "Judging",
     "KnnBanzhaf",
     "KnnShapley",
     "KnnShapleyRegression",
@@ -76,6 +96,7 @@ __all__ = [
     "Loo",
     "Margin",
     "Memorization",
+    "Quality",
     "RidgeLoo",
     "Ssp",
     "ThresholdKnnShapley",
@@ -83,9 +104,12 @@ __all__ = [
     "Trak",
     "VolumeBased",
     "aum",
+    "best_judging",
     "beta_shapley",
     "class_wise_transport",
     "class_wise_utility",
+    "clopper_pearson",
+    "count_for_precision",
     "cs_shapley",
     "data_banzhaf",
     "data_oob",
@@ -109,7 +133,10 @@ __all__ = [
     "linear_datamodeling_score",
     "margin",
     "memorization",
+    "platt",
     "position_tables",
+    "precision_at",
+    "quality_scores",
     "ridge_group_loo",
     "ridge_loo",
     "robust_volume",
