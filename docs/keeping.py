@@ -47,7 +47,7 @@ SETS: dict[str, tuple[str, str, dict[str, Any], Recipe, tuple[str, ...]]] = {
 }
 SCORES = (
     *("el2n(runs=3)", "grand(runs=3)", "forgetting(runs=1)", "aum", "margin", "entropy", "least-confidence"),
-    *("dataset-cartography", "dyn-unc(window=3)", "memorization(models=20, learner='network')"),
+    *("dataset-cartography", "dyn-unc(window=3)"),
     *("ssp", "supervised-prototypes", "knn-shapley"),
 )
 RULES = (
@@ -65,7 +65,6 @@ CORESETS = (
     *("craig", "gradmatch", "glister", "cal", "deepfool(classes=3)", "s2l"),
 )
 WHILE = ("infobatch", "hard-samples", "dynamic-reweighting", "adaptive-selection")
-DEAR = {"cifar10": "memorization"}  # twenty trainings a seed
 CONTROLS = ("random", "stratified", "short")
 
 
@@ -75,7 +74,7 @@ def run(name: str) -> dict[str, Any]:
     started = time.perf_counter()
     ctx = Context(cache=RUNS / "cache")
     folder = RUNS / f"keep-{name}"
-    methods = [m for m in (*SCORES, *RULES, *CORESETS, *WHILE) if not (name in DEAR and m.startswith(DEAR[name]))]
+    methods = [*SCORES, *RULES, *CORESETS, *WHILE]
     found = modicum.compare(SHARED / file, methods, budgets, SEEDS, recipe, ctx=ctx, folder=folder, **options)
     rows = found.rows()
     by_name = {(row.method, row.budget): row for row in rows}

@@ -148,3 +148,33 @@ def test_a_rule_makes_a_method_of_a_score():
     assert with_rule("el2n(runs=2)", "easiest").order == "easiest"
     assert with_rule("el2n(runs=2)", "ccs").score == "el2n(runs=2)"
     assert with_rule("el2n", None, 0.5).class_balance == 0.5
+
+
+def test_resume_report_and_verify_know_the_run(tmp_path, capsys):
+    words = ("select", "iris", "--method", "margin", "--rule", "easiest", "--keep", "20%", *FAST, "--folder", "run")
+    status, out, err = command(capsys, *words, "--max-seconds", 0, "--json")
+    assert status == 0, err
+    assert json.loads(out)["check"] is None
+    status, out, err = command(capsys, "resume", "run", "--json")
+    assert status == 0, err
+    answer = json.loads(out)
+    assert answer["check"]["verdict"]
+    assert command(capsys, "report", "run", "--json")[0] == 0
+    assert (
+        json.loads((tmp_path / "run" / "run.json").read_text())["result"]["check"]["verdict"]
+        == answer["check"]["verdict"]
+    )
+    status, out, err = command(capsys, "verify", "run")
+    assert status == 0, out + err
+
+
+def test_a_folder_of_images_is_written_again_by_its_own_run_only(tmp_path, capsys):
+    modicum.save(modicum.load("digits").train[:60], tmp_path / "png")
+    words = ("select", "png", "--method", "random", "--keep", "50%", "--models", 0, "--folder", "run", "--json")
+    for _ in range(2):
+        status, out, err = command(capsys, *words)
+        assert status == 0, err
+        assert len(list(Path(json.loads(out)["file"]).rglob("*.png"))) == json.loads(out)["samples"]
+    status, _, err = command(capsys, *words[:-3], "--folder", "other")
+    assert status == 1
+    assert "png-kept' is not an empty folder; choose another one, or a file name" in err

@@ -54,7 +54,11 @@ def test_classes_keep_their_share():
 
 
 def test_where_it_is_not_clear_it_is_random_and_stratified():
-    found = next(f for alpha in (4.0, 5.0, 6.0) if "would be best in only" in (f := chosen(alpha, valid=100)).note)
+    found = next(
+        f
+        for alpha in (3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0)
+        if "would be best in only" in (f := chosen(alpha, valid=100)).note
+    )
     assert found.note.startswith("kept random samples (")
     assert np.bincount(splits().train.labels.numpy()[found.positions]).tolist() == [50, 50]
     assert not np.array_equal(found.positions, scores().kept(0.5, "hardest"))

@@ -29,7 +29,8 @@ class Forecast(Common):
         runs: Repetitions of the pilot.
         steps: Scaled to the share as compare trains, or equal for all shares.
         floor: Let the curve level off at an error that no number of samples removes, as wrong labels cause.
-        angle: Between the scores' model and the truth in radians; that of a model trained on everything when left out.
+        score: Valuation that would rank the samples; how early it is read says how good it is.
+        angle: Between the scores' model and the truth in radians, where it is known better.
         folder: Of the run: tables and page.
         recipe: How models are trained; only what differs from what suits the data.
     """
@@ -41,6 +42,7 @@ class Forecast(Common):
     runs: int = 3
     steps: Literal["scaled", "equal"] = "scaled"
     floor: bool = False
+    score: str = "el2n"
     angle: float | None = None
     folder: str | None = None
     recipe: RecipeOptions = field(default_factory=RecipeOptions)  # type: ignore[valid-type]
@@ -52,7 +54,7 @@ class Forecast(Common):
         from modicum.verbs import forecast
 
         recipe, ctx = recipe_of(self.recipe, self.data, self.loading), self.context()
-        options = (self.keep, self.shares, self.runs, self.steps, self.floor, self.angle)
+        options = (self.keep, self.shares, self.runs, self.steps, self.floor, self.score, self.angle)
         key = work_key(os.path.abspath(self.data), recipe, self.loading, self.seed, options)
         folder = Path(self.folder or home() / f"forecast-{stem(self.data)}-{key}")
         found = forecast(
@@ -63,6 +65,7 @@ class Forecast(Common):
             runs=self.runs,
             steps=self.steps,
             floor=self.floor,
+            score=self.score,
             angle=self.angle,
             recipe=recipe,
             ctx=ctx,
@@ -71,7 +74,11 @@ class Forecast(Common):
             **self.loading,
         )
         result = Store(folder).read_json("run.json")["result"]
-        note = f"{found.sentence}\n{cost(ctx.ledger)}\nReport: {folder / 'report.html'}"
+        note = (
+            f"{found.sentence}\nThe theory is of a linear model: try what it says with "
+            f'`modicum select {self.data} --method "{self.score}" --rule auto --keep ...`, which trains models to check it.\n'
+            f"{cost(ctx.ledger)}\nReport: {folder / 'report.html'}"
+        )
         rows = result["rows"]
         shown = [
             {**row, **{k: f"{100 * row[k]:.3g} %" for k in ("keep", "random", "hardest", "easiest", "sure")}}

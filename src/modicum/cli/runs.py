@@ -14,6 +14,7 @@ from modicum.cli.learning import Pretrain
 from modicum.cli.making import Distill
 from modicum.cli.mixing import Mix, share_text
 from modicum.cli.scoring import Score
+from modicum.cli.selecting import Select
 from modicum.errors import ModicumError
 from modicum.training.recipe import Recipe
 
@@ -22,7 +23,7 @@ __all__ = ["Report", "Resume", "Verify"]
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with an interrupted comparison, scoring, pretraining or distillation, or say that it is done.
+    """Go on with an interrupted run of any command, or say that it is done.
 
     Args:
         run: Folder of the run.
@@ -91,13 +92,22 @@ def _again(folder: str, as_json: bool, max_seconds: float | None) -> None:
         known |= {"curves": saved["curves"] or "none", "recipe": RecipeOptions(**saved["recipe"])}
         Score(**known, folder=folder, max_seconds=max_seconds, json=as_json).run()
         return
+    if saved["command"] == "select":
+        known = {
+            name: saved[name]
+            for name in ("data", "label", "limit", "keep", "table", "seed", "models", "out", "dropped")
+        }
+        known |= {"recipe": RecipeOptions(**saved["recipe"])} | ({} if saved["table"] else {"method": saved["method"]})
+        Select(**known, folder=folder, max_seconds=max_seconds, json=as_json).run()
+        return
     if saved["command"] == "pretrain":
         known = {name: saved[name] for name in ("data", "method", "label", "limit", "share", "seed")}
         Pretrain(**known, recipe=RecipeOptions(**saved["recipe"]), folder=folder, json=as_json).run()
         return
     if saved["command"] == "forecast":
         known = {
-            name: saved[name] for name in ("what", "data", "label", "limit", "seed", "runs", "steps", "floor", "angle")
+            name: saved[name]
+            for name in ("what", "data", "label", "limit", "seed", "runs", "steps", "floor", "score", "angle")
         }
         known |= {"keep": tuple(f"{keep:.12g}" for keep in saved["keep"]), "shares": tuple(saved["shares"])}
         Forecast(**known, recipe=RecipeOptions(**saved["recipe"]), folder=folder, json=as_json).run()

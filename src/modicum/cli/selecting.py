@@ -27,12 +27,12 @@ class Select(Common):
         rule: Of scores: hardest, easiest, middle, ccs, d2-pruning or auto; what the score is for when left out.
         class_balance: Every class keeps at least this share of what it would get if all classes got as many.
         table: Table of an earlier selection, perhaps edited, to apply instead of a method.
-        out: Where the kept samples go: .npz, .parquet, .csv, .tsv, .jsonl or a folder of images; in the folder of the run,
-            in the form the data came in, when left out.
+        out: Where the kept samples go: .npz, .parquet, .csv, .tsv, .jsonl or a folder of images; here, in the form the data
+            came in, when left out.
         dropped: Write the samples that are left out to this file or folder as well.
         models: How many models are trained on the selection and on each control to check it; 0 leaves it unchecked.
         max_seconds: Train no further model then.
-        folder: Of the run: kept samples, table, page.
+        folder: Of the run: table of all samples and page.
         recipe: How models are trained; only what differs from what suits the data.
     """
 
@@ -52,8 +52,7 @@ class Select(Common):
     def run(self) -> None:
         """Select, check, write, print."""
         from modicum.context import home
-        from modicum.data import form_of, load, save_rows
-        from modicum.selection.table import read_selection
+        from modicum.data import form_of
         from modicum.store import Store
         from modicum.verbs import select
 
@@ -65,12 +64,7 @@ class Select(Common):
         key = work_key(os.path.abspath(self.data), *what, recipe, self.loading, self.seed)
         name = "table" if self.table else self.method.partition("(")[0]
         folder = Path(self.folder or home() / f"select-{stem(self.data)}-{name}-{key}")
-        out = Path(self.out) if self.out else folder / f"kept{form_of(self.data)}"
-        for path in filter(None, (self.out, self.dropped)):
-            if Path(path).is_dir() and any(Path(path).iterdir()):
-                raise ModicumError(
-                    f"{path} is not an empty folder; choose another one, or a file name with an extension"
-                )
+        out = Path(self.out or f"{stem(self.data)}-kept{form_of(self.data)}")
         kept = select(
             self.data,
             self.method,
@@ -82,19 +76,15 @@ class Select(Common):
             ctx=ctx,
             max_seconds=self.max_seconds,
             folder=folder,
+            out=out,
+            dropped=self.dropped,
             models=self.models,
             announce=announce,
             **self.loading,
         )
         store = Store(folder)
         saved = store.read_json("run.json")["result"]
-        self._write(kept, out, save_rows)
-        files = f"Kept samples: {out}\n"
-        if self.dropped:
-            train = load(self.data, **self.loading).train
-            left = train[read_selection(store.folder / "samples.parquet", train, "dropped").positions]
-            save_rows(self.data, left, self.dropped, label=self.label)
-            files += f"Left out: {self.dropped}\n"
+        files = f"Kept samples: {out}\n" + (f"Left out: {self.dropped}\n" if self.dropped else "")
         check = saved["check"]
         told = f"{len(kept)} of {saved['of']} samples are kept. " + (
             f"{check['sentence']}\n{check['detail']}\n" if check else "\n"
@@ -113,13 +103,3 @@ class Select(Common):
             **{"table": str(store.folder / "samples.parquet"), "report": str(store.folder / "report.html")},
         }
         print_rows(rows, self.json, ["class", "samples", "kept", "share"], note, more)
-
-    def _write(self, kept: Any, out: Path, save_rows: Any) -> None:
-        """The kept samples; a folder of an earlier run of the same command is replaced."""
-        import shutil
-
-        if self.out is None and out.suffix == "" and out.is_dir():
-            shutil.rmtree(out)
-        if kept.weights is not None and out.suffix == "":
-            raise ModicumError(f"{out} is a folder of images, which has no place for weights; use --out kept.parquet")
-        save_rows(self.data, kept, out, label=self.label)

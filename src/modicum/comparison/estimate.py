@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 PILOTS = (500, 2000)  # samples of the two pilots that show how the time grows
+ASKING = (100, 400)  # of methods that train models for their answers
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def time_reading(method: Any, data: Splits, ctx: Context, share: float = 1.0) ->
     """
     n, growth = len(data.train), float(method.card.growth)
     sizes, seconds = [], []
-    for few in PILOTS:
+    for few in ASKING if any(isinstance(need, Utilities) for need in method.needs()) else PILOTS:
         part = Splits(*(split[:: max(1, n // few)] for split in data))
         needs = [replace(need, encoder="inputs") for need in method.needs()]  # whose training is counted elsewhere
         tables = [need.measure(part, Recipe(), _alone(ctx)) for need in needs]

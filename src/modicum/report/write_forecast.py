@@ -30,6 +30,7 @@ SETTINGS = (
     "runs",
     "steps",
     "floor",
+    "score",
     "angle",
     "recipe",
     "seed",
@@ -91,7 +92,7 @@ def _content(
         (
             "Angle of the scores",
             f"{math.degrees(found.angle):.3g}°",
-            "between the truth and the model that scores; 0° is a perfect score, 90° a useless one",
+            f"between the truth and the model that {settings['score']} comes from; 0° is a perfect score, 90° a useless one",
         ),
         (
             "Shape of the learning curve",
@@ -133,5 +134,6 @@ def _command(settings: Mapping[str, Any]) -> list[str]:
     parts += ["--keep", *(f"{keep:.12g}" for keep in settings["keep"])]
     parts += ["--shares", *map(str, settings["shares"]), "--runs", str(settings["runs"]), "--steps", settings["steps"]]
     parts += ["--floor"] if settings["floor"] else []
+    parts += ["--score", str(settings["score"])]
     parts += ["--angle", str(settings["angle"])] if settings["angle"] is not None else []
     return parts + common_options(settings)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from modicum.errors import DataError
-from modicum.methods import Card
+from modicum.methods import Card, make
 from modicum.options import check_options
 from modicum.reading import by_id, labels_of
 from modicum.scores import Budget, Selection
-from modicum.selection.pruning_forecast import KeepForecast, forecast_pruning
+from modicum.selection.pruning_forecast import KeepForecast, forecast_pruning, probe_of
 from modicum.selection.random import random_subset
 from modicum.selection.scored import Scored, scores_for
 from modicum.selection.stratified import stratified
@@ -94,7 +94,7 @@ class Auto:
         scores = scores_for(measured[1], data.train)
         with ctx.ledger.clock("choose", self.card.key, labels=len(order)):
             keep = budget.fraction(len(order), len(np.unique(labels.numpy())))
-            row = None if keep == 1 else forecast_pruning(curve, (keep,), None, self.floor, ctx.seed, False).rows[0]
+            row = None if keep == 1 else self._forecast(curve, keep, ctx.seed)
             rule = row.best if row is not None and row.clear else "random"
             values, unit = scores.difficulties, scores.unit if scores.kind == "difficulty" else f"-{scores.unit}"
             if rule == "random":
@@ -103,6 +103,10 @@ class Auto:
             ranked = replace(scores, values=values, kind="difficulty", labels=labels.numpy())
             kept = ranked.kept(budget, "hardest" if rule == "hardest" else "easiest", self.class_balance)
             return Selection(kept, values=values, unit=unit, note=_note(row, rule))
+
+    def _forecast(self, curve: Any, keep: float, seed: int) -> KeepForecast:
+        probe = probe_of(make(self.score))
+        return forecast_pruning(curve, (keep,), None, self.floor, seed, False, probe).rows[0]
 
     @staticmethod
     def _random(labels: Any, budget: Budget, draw: torch.Generator) -> Any:

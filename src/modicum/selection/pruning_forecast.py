@@ -18,7 +18,7 @@ from modicum.selection.pruning_theory import pruning_theory
 if TYPE_CHECKING:
     from modicum.measurement.learning_curve import CurveTable
 
-__all__ = ["AlphaFit", "KeepForecast", "PruningForecast", "fit_alpha", "forecast_pruning"]
+__all__ = ["AlphaFit", "KeepForecast", "PruningForecast", "fit_alpha", "forecast_pruning", "probe_of"]
 
 ORDERS = ("random", "hardest", "easiest")
 LEAST, MOST = 1e-3, 1e3  # of alpha
@@ -223,11 +223,12 @@ def forecast_pruning(
     floor: bool = False,
     seed: int = 0,
     wide: bool = True,
+    probe: float = 1.0,
 ) -> PruningForecast:
     """Which samples to keep, hardest, easiest or random ones, by a learning curve and the theory.
 
     The data's place in the phase diagram is `fit_alpha` of the curve. The probe that scores is taken for a model trained
-    on all samples at random: its angle to the truth is pi times its error, `pi eps(alpha)`. Predicted errors are those
+    on a share p of the samples: its angle to the truth is pi times its error, `pi eps(p alpha)`. Predicted errors are those
     of the theory in the units of the data, `(1 - 1/C) (f + (1 - f) 2 eps)`.
 
     What a real data set has in common with Gaussian inputs and a linear teacher is open; the rules are compared with one
@@ -240,6 +241,8 @@ def forecast_pruning(
         floor: Whether to fit an error that no number of samples removes.
         seed: Of the bootstrap.
         wide: Whether the diagram reaches from 0.25 to 256 samples per dimension; else it holds what the draws need.
+        probe: The share p in (0, 1]. A score that is read after a share of the schedule comes from a model that is about as
+            good as one trained on that share of the samples.
 
     Raises:
         ModicumError: A share or the angle is out of range, or the curve cannot be read.
@@ -259,7 +262,9 @@ def forecast_pruning(
     shares, errors = curve.shares.numpy(), curve.means.double().numpy()
     fit = fit_alpha(shares, errors, curve.deviations.double().numpy(), curve.classes, floor, seed=seed)
     if angle is None:
-        angle = math.pi * float(_random_error(np.array([fit.alpha]))[0])
+        if not 0 < probe <= 1:
+            raise ModicumError(f"probe={probe}; expected a share in (0, 1]")
+        angle = math.pi * float(_random_error(np.array([probe * fit.alpha]))[0])
     if not keeps or not all(0 < keep < 1 for keep in keeps):
         raise ModicumError(f"keeps={tuple(keeps)}; expected shares in (0, 1)")
     least, most = float(min(fit.alpha, fit.draws.min())), float(max(fit.alpha, fit.draws.max()))
@@ -286,6 +291,17 @@ def forecast_pruning(
     return PruningForecast(
         fit, angle, curve.classes, tuple(rows), alphas, diagram, shares, errors, curve.deviations.double().numpy()
     )
+
+
+def probe_of(method: Any) -> float:
+    """The share of the schedule after which a score is read; 1 for a score that does not say.
+
+    Example:
+        >>> from modicum.methods import make
+        >>> probe_of(make("el2n")), probe_of(make("knn-shapley"))
+        (0.1, 1.0)
+    """
+    return float(getattr(method, "until", 1.0))
 
 
 @lru_cache(maxsize=1)

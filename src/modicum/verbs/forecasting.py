@@ -14,8 +14,9 @@ from modicum.errors import ModicumError
 from modicum.evidence import environment
 from modicum.ledger import Ledger, peak_bytes
 from modicum.measurement.learning_curve import LearningCurve
+from modicum.methods import make
 from modicum.scores import Budget, as_budget
-from modicum.selection.pruning_forecast import KEEPS, PruningForecast, forecast_pruning
+from modicum.selection.pruning_forecast import KEEPS, PruningForecast, forecast_pruning, probe_of
 from modicum.store import Store
 from modicum.training.fit import default_recipe
 from modicum.training.recipe import Recipe
@@ -32,6 +33,7 @@ def forecast(
     runs: int = 3,
     steps: str = "scaled",
     floor: bool = False,
+    score: str = "el2n",
     angle: float | None = None,
     recipe: Recipe | None = None,
     ctx: Context | None = None,
@@ -53,8 +55,9 @@ def forecast(
         runs: Repetitions of the pilot.
         steps: `scaled` to the share, as `modicum compare` trains, or `equal` for all shares.
         floor: Whether the curve may level off at an error that no number of samples removes, as wrong labels cause.
-        angle: Between the scores' model and the truth in radians, where it is known; that of a model trained on all
-            samples when None.
+        score: Key of the valuation that would rank the samples. A score that is read after a share of the schedule is taken
+            to come from a model as good as one trained on that share of the samples.
+        angle: Between the scores' model and the truth in radians, where it is known better.
         recipe: Of the trainings; one that suits the data when None.
         ctx: Device, seed, ledger, cache.
         folder: Where the tables and the page `report.html` go; nothing is written when None.
@@ -84,14 +87,20 @@ def forecast(
     ledger = Ledger()
     measured = curve.measure(splits, recipe, ctx.with_(ledger=ledger))
     ctx.ledger.charges.extend(ledger.charges)
-    found = forecast_pruning(measured, keeps, angle, floor, ctx.seed)
+    found = forecast_pruning(measured, keeps, angle, floor, ctx.seed, probe=probe_of(make(score)))
     if folder is not None:
         from modicum.report.write_forecast import write_forecast
 
         settings = {
             **{"command": "forecast", "what": what, "data": str(data), "label": None, "limit": None, **options},
             **{"keep": list(keeps), "shares": list(curve.shares), "runs": runs, "steps": steps, "floor": floor},
-            **{"angle": angle, "recipe": asdict(recipe), "seed": ctx.seed, "environment": environment()},
+            **{
+                "score": score,
+                "angle": angle,
+                "recipe": asdict(recipe),
+                "seed": ctx.seed,
+                "environment": environment(),
+            },
         }
         store = Store(folder)
         with store.locked():

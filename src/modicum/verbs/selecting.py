@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from modicum.comparison.checking import Check, check_selection
 from modicum.comparison.estimate import Estimate, estimate_selecting
 from modicum.comparison.prepare import Plan, prepare
 from modicum.context import Context
-from modicum.data import load
+from modicum.data import load, save_rows
 from modicum.dataset import Dataset, Splits
 from modicum.errors import ModicumError
 from modicum.evidence import environment
@@ -88,6 +92,8 @@ def select(
     ctx: Context | None = None,
     max_seconds: float | None = None,
     folder: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    dropped: str | os.PathLike[str] | None = None,
     models: int = 3,
     announce: Callable[[Estimate], None] | None = None,
     **options: Any,
@@ -110,8 +116,9 @@ def select(
         ctx: Device, seed, ledger, cache.
         max_seconds: Methods that get better the longer they run give their best answer then, and no further model is trained
             for the check.
-        folder: Where the kept samples in the form they came in, the table of all samples and the page `report.html` go;
-            nothing is written when None.
+        folder: Where the table of all samples and the page `report.html` go; nothing is written there when None.
+        out: Where the kept samples go (see `modicum.data.save_rows`); nowhere when None.
+        dropped: Where the samples that are left out go, likewise.
         models: How many are trained on the selection and on each control; 0 leaves it unchecked. Only with a folder.
         announce: Is told the estimate before the work starts, unless `max_seconds` bounds it.
         options: For `load`, such as `label` or `limit`.
@@ -136,6 +143,14 @@ def select(
         chosen, budget = None, None
     else:
         chosen, budget = with_rule(method, rule, class_balance), budget_of(keep, per_class)
+    files = {
+        name: None if path is None else Path(path).absolute() for name, path in (("out", out), ("dropped", dropped))
+    }
+    before = Store(folder).read_json("run.json") if folder is not None and Store(folder).has("run.json") else {}
+    for name, path in files.items():
+        made_here = path is not None and before.get("command") == "select" and before.get(name) == str(path)
+        if path is not None and path.is_dir() and any(path.iterdir()) and not made_here:
+            raise ModicumError(f"{name}={str(path)!r} is not an empty folder; choose another one, or a file name")
     given, recipe = recipe, recipe or default_recipe(splits.train)
     if max_seconds is not None:
         ctx = ctx.with_(deadline=time.monotonic() + max_seconds)
@@ -143,7 +158,9 @@ def select(
         checked = models if folder is not None else 0
         announce(estimate_selecting(chosen, splits, budget, recipe, ctx, checked))
     if folder is None:
-        return _chosen(chosen, table, budget, splits, recipe, ctx).dataset
+        plan = _chosen(chosen, table, budget, splits, recipe, ctx)
+        _save(data, plan, splits.train, files, options)
+        return plan.dataset
     store = Store(folder)
     with store.locked():
         plan = _chosen(chosen, table, budget, splits, recipe, ctx.with_(store=store))
@@ -153,10 +170,30 @@ def select(
             **{"command": "select", "data": str(data), "label": None, "limit": None, **options},
             **{"method": name, "keep": budget.text if budget else None, "table": None if table is None else str(table)},
             **{"recipe": asdict(given) if given else {}, "seed": ctx.seed, "models": models},
+            **{name: None if path is None else str(path) for name, path in files.items()},
             **{"environment": environment()},
         }
+        store.write_table("samples.parquet", selection_table(plan.selection, splits.train))
+        store.write_json("run.json", settings)
+        _save(data, plan, splits.train, files, options)
         _written(plan, splits, recipe, ctx, store, settings)
     return plan.dataset
+
+
+def _save(data: Any, plan: Plan, train: Dataset, files: dict[str, Path | None], options: dict[str, Any]) -> None:
+    """The kept samples and those left out, in the form they came in."""
+    assert plan.selection is not None
+    columns = {name: options[name] for name in ("inputs", "label", "header") if name in options}
+    for path in files.values():
+        if path is not None and path.is_dir():  # empty, or made by this run before
+            shutil.rmtree(path)
+    if files["out"] is not None:
+        save_rows(data, plan.dataset, files["out"], **columns)
+    if files["dropped"] is not None:
+        rest = np.setdiff1d(np.arange(len(train)), plan.selection.positions)
+        if not len(rest):
+            raise ModicumError(f"dropped={str(files['dropped'])!r} is asked for, but every sample is kept")
+        save_rows(data, train[rest], files["dropped"], **columns)
 
 
 def _chosen(chosen: Any, table: Any, budget: Budget | None, data: Splits, recipe: Recipe, ctx: Context) -> Plan:
@@ -176,10 +213,7 @@ def _written(
 ) -> None:
     from modicum.report.write_selection import write_selection
 
-    assert plan.selection is not None
     choosing = Ledger(list(ctx.ledger.charges))
-    store.write_table("samples.parquet", selection_table(plan.selection, data.train))
-    store.write_json("run.json", settings)
     check: Check | None = None
     if settings["models"]:
         check = check_selection(plan, data, recipe, ctx, settings["models"], store)
