@@ -12,7 +12,7 @@ from typing import Any
 from modicum.report.content import DataSummary, Gallery
 from modicum.report.format import count, escape, plus_minus, quantity, seconds
 from modicum.report.lines import Line, line_chart
-from modicum.report.page import data_list, document, none, notice, settings_lists
+from modicum.report.page import document, framed, none
 from modicum.report.pictures import galleries
 from modicum.report.pretraining_page import CostRow
 
@@ -138,18 +138,10 @@ def distillation_page(content: DistillationContent) -> str:
         >>> "It is worth it." in distillation_page(found)
         True
     """
-    facts = "".join(
-        f"<div><dt>{escape(head)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
-        for head, value, note in content.facts
-    )
     shown = content.gallery is not None and bool(content.gallery.items)
     advice = "".join(f"<li>{escape(line)}</li>" for line in content.advice)
     parts = {
-        "title": escape(content.title),
-        "sentence": escape(content.sentence),
-        "detail": escape(content.detail),
-        "facts": facts,
-        "warnings": notice(content.data.warnings),
+        **framed(content),
         "set_text": "Made to be trained on, not to look like anything." if shown else "",
         "set": galleries([content.gallery]) if content.gallery and shown else none("There is nothing to look at."),
         "evolution_text": _evolution_text(content),
@@ -168,9 +160,6 @@ def distillation_page(content: DistillationContent) -> str:
         "less.",
         "advice": f'<ul class="advice">{advice}</ul>' if advice else "",
         "train_command": escape(content.train_command),
-        "data": data_list(content.data),
-        "settings": settings_lists(content.settings),
-        "command": escape(content.command),
     }
     names = {"set": "The set", "evolution": "Evolution", "controls": "Controls", "networks": "Networks", "cost": "Cost"}
     return document("distillation.html", parts, {**names, "settings": "Train on it"})

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modicum.report.content import DataSummary, Gallery, ScoreSummary
-from modicum.report.format import count, escape, percent
+from modicum.report.format import count, percent
 from modicum.report.lines import Line, line_chart
-from modicum.report.page import data_list, document, none, notice, settings_lists
+from modicum.report.page import document, framed, none
 from modicum.report.pictures import galleries, histograms
 
 __all__ = ["FilterContent", "filter_page"]
@@ -73,16 +73,8 @@ def filter_page(content: FilterContent) -> str:
     Returns:
         The text of an HTML file; write it as UTF-8.
     """
-    facts = "".join(
-        f"<div><dt>{escape(head)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
-        for head, value, note in content.facts
-    )
     parts = {
-        "title": escape(content.title),
-        "sentence": escape(content.sentence),
-        "detail": escape(content.detail),
-        "facts": facts,
-        "warnings": notice(content.data.warnings),
+        **framed(content),
         "precision_text": (
             f"Of {count(content.held_out)} judged samples that the classifier did not learn from, the share of good ones "
             "among those that would be kept. The dashed lines are 95 % intervals, each for its own share: the more is kept, "
@@ -97,9 +89,6 @@ def filter_page(content: FilterContent) -> str:
         "meaning": "The probability of being good of every sample, as the classifier sees it.",
         "histograms": histograms([content.spread]),
         "galleries": galleries(content.galleries) or none("There are no samples to show."),
-        "data": data_list(content.data),
-        "settings": settings_lists(content.settings),
-        "command": escape(content.command),
     }
     sections = {"precision": "Precision", "calibration": "Calibration", "scores": "Probabilities"}
     return document("filter.html", parts, {**sections, "samples": "Samples", "settings": "Settings"})

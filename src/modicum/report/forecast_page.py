@@ -11,7 +11,7 @@ import numpy as np
 from modicum.report.content import DataSummary
 from modicum.report.format import escape, percent
 from modicum.report.lines import Line, line_chart
-from modicum.report.page import data_list, document, none, notice, settings_lists
+from modicum.report.page import document, framed, none
 from modicum.report.phases import phase_chart
 
 __all__ = ["ForecastContent", "forecast_page"]
@@ -69,17 +69,10 @@ def forecast_page(content: ForecastContent) -> str:
     Returns:
         The text of an HTML file of 50 to 100 kB; write it as UTF-8.
     """
-    facts = "".join(
-        f"<div><dt>{escape(head)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
-        for head, value, note in content.facts
-    )
     parts = {
-        "title": escape(content.title),
-        "headline": escape(_headline(content.rows)),
-        "sentence": escape(content.sentence),
-        "detail": escape(content.detail),
-        "facts": facts,
-        "warnings": notice(content.data.warnings),
+        **framed(content),
+        "sentence": escape(_headline(content.rows)),
+        "detail": escape(f"{content.sentence} {content.detail}"),
         "diagram_text": (
             "Each cell has the color of the rule with the least error in theory, stronger where it leads by more, for "
             f"scores at {content.degrees:.3g}° to the truth. The line is this data set, the band its 90 % interval. "
@@ -96,9 +89,6 @@ def forecast_page(content: ForecastContent) -> str:
             "the rule. Compare the rules with one another rather than with what a network will reach."
         ),
         "table": _table(content.rows) if content.rows else none("Nothing was asked for."),
-        "data": data_list(content.data),
-        "settings": settings_lists(content.settings),
-        "command": escape(content.command),
     }
     sections = {"diagram": "Diagram", "curve": "Curve", "predictions": "Predictions", "settings": "Settings"}
     return document("forecast.html", parts, sections)

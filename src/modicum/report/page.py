@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, Protocol
 
 from modicum.report.chart import chart_data, chart_label, legend, looks
 from modicum.report.content import DataSummary, ReportContent
@@ -22,7 +22,7 @@ from modicum.report.tables import (
     results_table,
 )
 
-__all__ = ["data_list", "document", "none", "notice", "page", "settings_lists"]
+__all__ = ["data_list", "document", "framed", "none", "notice", "page", "settings_lists"]
 
 # before the first paint, so that a chosen theme does not flash and controls that need scripts show only where they work
 BOOT = (
@@ -92,7 +92,9 @@ def document(
         "policy": policy,
         "style": _read("page.css"),
         "nav": "".join(f'<li><a href="#{key}">{name}</a></li>\n' for key, name in sections.items()),
-        "main": _filled(template, parts),
+        "main": _filled(
+            template, {"answer": _filled("answer.html", parts), "repeat": _filled("settings.html", parts), **parts}
+        ),
         "scripts": data + "\n".join(f"<script>{script}</script>" for script in scripts.values()),
         **first,
     }
@@ -120,8 +122,7 @@ def _parts(content: ReportContent) -> dict[str, str]:
         "title": escape(content.title),
         "sentence": escape(answer.sentence),
         "detail": escape(answer.detail),
-        "verdict": answer.verdict,
-        "verdict_text": VERDICTS[answer.verdict],
+        "verdict": f'<p class="verdict {answer.verdict}">{VERDICTS[answer.verdict]}</p>\n',
         "facts": _facts(content),
         "warnings": notice(content.data.warnings),
         "chart_label": chart_label(content),
@@ -139,9 +140,52 @@ def _parts(content: ReportContent) -> dict[str, str]:
         "keep": keep_tables(content.keep_rates),
         "data": data_list(content.data),
         "settings": settings_lists(content.settings),
-        "uncounted": _uncounted(content.uncounted),
+        "more": f"<h3>What is not counted</h3>\n{_uncounted(content.uncounted)}\n",
         "command": escape(content.command),
     }
+
+
+class Framed(Protocol):
+    """What every page shows around its own sections."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def sentence(self) -> str: ...
+    @property
+    def detail(self) -> str: ...
+    @property
+    def facts(self) -> Sequence[tuple[str, str, str]]: ...
+    @property
+    def data(self) -> DataSummary: ...
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+    @property
+    def command(self) -> str: ...
+
+
+def framed(content: Framed) -> dict[str, str]:
+    """The parts of the answer at the top of a page and of the settings at its end, escaped."""
+    return {
+        "title": escape(content.title),
+        "sentence": escape(content.sentence),
+        "detail": escape(content.detail),
+        "verdict": "",
+        "facts": facts_list(content.facts),
+        "warnings": notice(content.data.warnings),
+        "data": data_list(content.data),
+        "settings": settings_lists(content.settings),
+        "command": escape(content.command),
+        "more": "",
+    }
+
+
+def facts_list(facts: Sequence[tuple[str, str, str]]) -> str:
+    """Heading, number and explanation of the few numbers that an answer stands on."""
+    return "".join(
+        f"<div><dt>{escape(head)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
+        for head, value, note in facts
+    )
 
 
 def none(text: str) -> str:
@@ -174,10 +218,7 @@ def _facts(content: ReportContent) -> str:
         facts.append(
             ("Recommended, cost", ratio(picked[0].cost_ratio), "the FLOPs of training on everything, choosing included")
         )
-    return "".join(
-        f"<div><dt>{escape(head)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
-        for head, value, note in facts
-    )
+    return facts_list(facts)
 
 
 def data_list(data: DataSummary) -> str:

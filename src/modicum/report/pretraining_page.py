@@ -12,7 +12,7 @@ from typing import Any
 from modicum.report.content import DataSummary, Item
 from modicum.report.format import count, escape, percent, plus_minus, quantity, seconds
 from modicum.report.lines import Line, line_chart
-from modicum.report.page import data_list, document, none, notice, settings_lists
+from modicum.report.page import document, framed, none
 from modicum.report.tables import distinct, options
 
 __all__ = [
@@ -157,17 +157,9 @@ def pretraining_page(content: PretrainingContent) -> str:
     Returns:
         The text of an HTML file of about a megabyte with 2,000 pictures on the map; write it as UTF-8.
     """
-    facts = "".join(
-        f"<div><dt>{escape(head)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
-        for head, value, note in content.facts
-    )
     plane = content.plane
     parts = {
-        "title": escape(content.title),
-        "sentence": escape(content.sentence),
-        "detail": escape(content.detail),
-        "facts": facts,
-        "warnings": notice(content.data.warnings),
+        **framed(content),
         "probes_text": _probes_text(content),
         "probes": _probes(content) or none("There are no labels to probe with."),
         "curves_text": _curves_text(content),
@@ -179,9 +171,6 @@ def pretraining_page(content: PretrainingContent) -> str:
         "map": _map(plane) if plane else none("There is no map."),
         "cost_text": _cost_text(content),
         "cost": _cost(content.costs),
-        "data": data_list(content.data),
-        "settings": settings_lists(content.settings),
-        "command": escape(content.command),
     }
     names = {"probes": "Probes", "curves": "Curves", "neighbors": "Neighbors", "map": "Map", "cost": "Cost"}
     script = resources.files("modicum.report").joinpath("pretraining.js").read_text("utf-8")

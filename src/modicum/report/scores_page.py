@@ -10,7 +10,7 @@ from typing import Any
 from modicum.report.content import DataSummary, Gallery, ScoreSummary
 from modicum.report.format import count, escape, percent
 from modicum.report.lines import Line, line_chart
-from modicum.report.page import data_list, document, none, notice, settings_lists
+from modicum.report.page import document, framed, none
 from modicum.report.pictures import galleries, histograms
 from modicum.report.tables import options, plain_table
 
@@ -104,16 +104,8 @@ def scores_page(content: ScoresContent) -> str:
     """
     first, last = ("best", "worst") if content.score.kind == "value" else ("hardest", "easiest")
     names = [part.name for part in content.score.counts if part.name]
-    facts = "".join(
-        f"<div><dt>{escape(head)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
-        for head, value, note in content.facts
-    )
     parts = {
-        "title": escape(content.title),
-        "sentence": escape(content.sentence),
-        "detail": escape(content.detail),
-        "facts": facts,
-        "warnings": notice(content.data.warnings),
+        **framed(content),
         "curves_text": _curves_text(content.curves, first, last),
         "curves": _curves(content.curves, first, last) if content.curves else none("No curves were asked for."),
         "detection": _detection(content.detection) if content.detection else "",
@@ -125,9 +117,6 @@ def scores_page(content: ScoresContent) -> str:
         "class_table": plain_table(
             [{k: _number(v) for k, v in row.items()} for row in content.classes], "Scores by class"
         ),
-        "data": data_list(content.data),
-        "settings": settings_lists(content.settings),
-        "command": escape(content.command),
     }
     wrong = {"wrong": "Wrong labels"} if content.detection else {}
     sections = {"curves": "Curves", **wrong, "scores": "Scores", "samples": "Samples", "classes": "Classes"}

@@ -8,7 +8,7 @@ from typing import Any
 
 from modicum.report.content import DataSummary, Gallery, ScoreSummary
 from modicum.report.format import count, escape, percent
-from modicum.report.page import data_list, document, none, notice, settings_lists
+from modicum.report.page import document, framed, none
 from modicum.report.pictures import galleries, histograms
 from modicum.report.tables import plain_table
 
@@ -59,16 +59,8 @@ def selection_page(content: SelectionContent) -> str:
     Returns:
         The text of an HTML file of 50 kB and its pictures; write it as UTF-8.
     """
-    facts = "".join(
-        f"<div><dt>{escape(head)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
-        for head, value, note in content.facts
-    )
     parts = {
-        "title": escape(content.title),
-        "sentence": escape(content.sentence),
-        "detail": escape(content.detail),
-        "facts": facts,
-        "warnings": notice(content.data.warnings),
+        **framed(content),
         "checks": plain_table(content.checks, "The selection and its controls")
         or none("No models were trained to check the selection."),
         "spread": _spread(content.spread) if content.spread else none("The method gives samples no number."),
@@ -77,9 +69,6 @@ def selection_page(content: SelectionContent) -> str:
         "low": _low(content.classes),
         "classes": plain_table([_class_row(row) for row in content.classes], "What is kept of each class")
         or none("There are no classes to count."),
-        "data": data_list(content.data),
-        "settings": settings_lists(content.settings),
-        "command": escape(content.command),
     }
     sections = {
         "check": "Check",
