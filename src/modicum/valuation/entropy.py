@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 import torch
 
 from modicum.arrays import Array, probabilities_of
 from modicum.methods import Card
-from modicum.reading import labels_of, recorded
-from modicum.scores import Order, Scores
-from modicum.valuation.spread import mean_and_error, mean_of_runs
-
-if TYPE_CHECKING:
-    from modicum.context import Context
-    from modicum.dataset import Splits
-    from modicum.measurement.traces import Traces
+from modicum.valuation.spread import mean_of_runs
+from modicum.valuation.uncertainty import Uncertainty
 
 __all__ = ["Entropy", "entropy"]
 
@@ -49,7 +43,7 @@ def entropy(probabilities: Array, normalize: bool = False) -> Array:
 
 
 @dataclass(frozen=True)
-class Entropy:
+class Entropy(Uncertainty):
     """Samples that a proxy model cannot place are worth most to a model that has learned the rest.
 
     Args:
@@ -58,10 +52,6 @@ class Entropy:
         deepcore_compat: Keep the surest first, as DeepCore's released code does when it does not balance classes.
     """
 
-    runs: int = 1
-    until: float = 0.2
-    deepcore_compat: bool = False
-
     card: ClassVar[Card] = Card(
         key="entropy",
         title="How undecided a young model is between all classes",
@@ -69,17 +59,5 @@ class Entropy:
         "Coleman et al., Selection via Proxy, 2020, arXiv 1906.11829",
         saves=("samples", "labels"),
     )
-
-    def needs(self) -> tuple[Traces]:
-        """Traces up to where the probabilities are taken."""
-        from modicum.measurement.traces import Traces
-
-        return (Traces(self.runs, self.until),)
-
-    def score(self, data: Splits, ctx: Context, *measured: Any) -> Scores:
-        """The mean entropy over runs, with its standard error."""
-        labels = labels_of("train", data.train, classes=2)
-        with ctx.ledger.clock("choose", self.card.key):
-            values, errors = mean_and_error(recorded("entropy", measured[0].entropy, data.train, epochs=False))
-        order: Order = "easiest" if self.deepcore_compat else "hardest"
-        return Scores(values, data.train.ids, self.card.key, "difficulty", "nats", labels.numpy(), order, errors)
+    column: ClassVar[str] = "entropy"
+    unit: ClassVar[str] = "nats"

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
-from modicum.arrays import Array, probabilities_of
+from modicum.arrays import Array, NumPy, probabilities_of
 from modicum.methods import Card
-from modicum.reading import labels_of, recorded
-from modicum.scores import Order, Scores
-from modicum.valuation.spread import mean_and_error, mean_of_runs
-
-if TYPE_CHECKING:
-    from modicum.context import Context
-    from modicum.dataset import Splits
-    from modicum.measurement.traces import Traces
+from modicum.valuation.spread import mean_of_runs
+from modicum.valuation.uncertainty import Uncertainty
 
 __all__ = ["LeastConfidence", "least_confidence"]
 
@@ -44,7 +38,7 @@ def least_confidence(probabilities: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class LeastConfidence:
+class LeastConfidence(Uncertainty):
     """Samples whose best guess is unsure are worth most to a model that has learned the rest.
 
     Args:
@@ -53,10 +47,6 @@ class LeastConfidence:
         deepcore_compat: Keep the surest first, as DeepCore's released code does when it does not balance classes.
     """
 
-    runs: int = 1
-    until: float = 0.2
-    deepcore_compat: bool = False
-
     card: ClassVar[Card] = Card(
         key="least-confidence",
         title="What the most probable class of a young model leaves",
@@ -64,19 +54,9 @@ class LeastConfidence:
         "Coleman et al., Selection via Proxy, 2020, arXiv 1906.11829",
         saves=("samples", "labels"),
     )
+    column: ClassVar[str] = "top"
 
-    def needs(self) -> tuple[Traces]:
-        """Traces up to where the probabilities are taken."""
-        from modicum.measurement.traces import Traces
-
-        return (Traces(self.runs, self.until),)
-
-    def score(self, data: Splits, ctx: Context, *measured: Any) -> Scores:
-        """One less the mean of the highest probability over runs, with its standard error."""
-        labels = labels_of("train", data.train, classes=2)
-        with ctx.ledger.clock("choose", self.card.key):
-            tops, errors = mean_and_error(recorded("top", measured[0].top, data.train, epochs=False))
-        order: Order = "easiest" if self.deepcore_compat else "hardest"
-        return Scores(
-            1 - tops, data.train.ids, self.card.key, "difficulty", "probability", labels.numpy(), order, errors
-        )
+    @staticmethod
+    def difficulty(column: NumPy) -> NumPy:
+        """What is left of one."""
+        return 1 - column
