@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -138,6 +139,7 @@ class Scores:
         class_balance: The floor that the method's paper gives every class (see `kept`).
         ledger: What the scores cost.
         note: What people must know about how far the method came, such as "stopped after 120 of 1,000 permutations".
+        columns: Other numbers (n,) that the method has of every sample, by name; they go into tables and pictures.
 
     Raises:
         DataError: Shapes differ, ids repeat, or a value is NaN.
@@ -160,13 +162,14 @@ class Scores:
     class_balance: float = 0.0
     ledger: Ledger | None = field(default=None, repr=False)
     note: str = ""
+    columns: Mapping[str, Array] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", np.asarray(self.values, dtype=np.float64))
         object.__setattr__(self, "ids", np.asarray(self.ids))
         n = len(self.values)
-        for name in ("ids", "labels", "errors", "ties"):
-            column = getattr(self, name)
+        named = {name: getattr(self, name) for name in ("ids", "labels", "errors", "ties")}
+        for name, column in {**self.columns, **named}.items():
             if column is not None and len(column) != n:
                 raise DataError(f"{name} has {len(column)} rows but values has {n}")
         if self.values.ndim != 1:

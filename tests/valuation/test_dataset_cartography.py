@@ -79,7 +79,7 @@ def scored(region, runs=1, epochs=6):
     draw = torch.Generator().manual_seed(0)
     q = torch.rand(runs, epochs, 30, generator=draw)
     data = Dataset(torch.zeros(30, 2), torch.arange(30) % 3, info=Info(classes=tuple("abc")))
-    table = SimpleNamespace(probability=q)
+    table = SimpleNamespace(probability=q, correct=q > 0.5)
     return q, DatasetCartography(region, runs).score(Splits(data, data, data), Context(), table)
 
 

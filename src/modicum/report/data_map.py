@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from modicum.arrays import NumPy
 from modicum.errors import DataError
 from modicum.report.format import count, escape
 
-__all__ = ["data_map"]
+__all__ = ["data_map", "map_section"]
 
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 58, 18, 12, 46
@@ -24,7 +24,7 @@ REGIONS = (
 
 
 def data_map(
-    confidence: NumPy, variability: NumPy, correctness: NumPy, epochs: int, marked: Sequence[int] = (), seed: int = 0
+    confidence: NumPy, variability: NumPy, correctness: NumPy, marked: Sequence[int] = (), seed: int = 0
 ) -> str:
     """A figure of confidence against variability that needs no script, colored by how often samples were right.
 
@@ -34,8 +34,7 @@ def data_map(
     Args:
         confidence: (n,) in [0, 1], see `modicum.valuation.cartography`.
         variability: (n,) in [0, 1/2].
-        correctness: (n,) epochs in which the sample was right.
-        epochs: Of the run.
+        correctness: (n,) share of the epochs in which the sample was right.
         marked: Positions of samples that get a ring, such as those whose labels are known to be wrong.
         seed: Of the samples that are drawn.
 
@@ -46,7 +45,7 @@ def data_map(
         DataError: Lengths differ, there are no samples, or a number is out of range.
 
     Example:
-        >>> figure = data_map(np.array([0.9, 0.4]), np.array([0.1, 0.4]), np.array([5, 2]), epochs=5)
+        >>> figure = data_map(np.array([0.9, 0.4]), np.array([0.1, 0.4]), np.array([1.0, 0.4]))
         >>> figure.count("<path class=\\"dots"), "2 samples" in figure
         (2, True)
     """
@@ -54,7 +53,7 @@ def data_map(
     for name, column, most in (
         ("confidence", confidence, 1.0),
         ("variability", variability, 0.5),
-        ("correctness", correctness, float(epochs)),
+        ("correctness", correctness, 1.0),
     ):
         if np.shape(column) != (n,) or not n:
             raise DataError(f"{name} has shape {np.shape(column)}; expected ({n},), at least one sample")
@@ -64,7 +63,7 @@ def data_map(
     if n > SHOWN:
         some = np.random.default_rng(seed).permutation(n)[:SHOWN]
         at = np.union1d(some, np.asarray(marked, dtype=np.int64))
-    share = np.asarray(correctness, dtype=np.float64) / max(epochs, 1)
+    share = np.asarray(correctness, dtype=np.float64)
     group = np.digitize(share, (0.2, 0.8), right=False)
     x, y = _across(np.asarray(variability)), _up(np.asarray(confidence))
     dots = "".join(
@@ -82,7 +81,7 @@ def data_map(
     if len(marked):
         legend += f'<li><span aria-hidden="true">○</span> marked <small>{count(len(marked))}</small></li>'
     label = (
-        f"Data map of {count(n)} samples over {epochs} epochs: {count(int(counts[2]))} nearly always right, "
+        f"Data map of {count(n)} samples: {count(int(counts[2]))} nearly always right, "
         f"{count(int(counts[1]))} now and then, {count(int(counts[0]))} seldom or never; median confidence "
         f"{float(np.median(confidence)):.2f}, median variability {float(np.median(variability)):.2f}."
     )
@@ -93,7 +92,7 @@ def data_map(
         f'<g fill="none" stroke-width="4.2" stroke-linecap="round" stroke-opacity="0.55">{dots}</g>'
         f'<g fill="none" stroke="var(--text)" stroke-width="1.3">{rings}</g>{_names()}</svg>'
         f'<ul class="legend" style="display:flex;flex-wrap:wrap;justify-content:flex-start;gap:.2rem 1.2rem">{legend}</ul>'
-        f"<figcaption><small>{count(n)} samples over {epochs} epochs. {drawn}Confidence is the mean probability of the "
+        f"<figcaption><small>{count(n)} samples. {drawn}Confidence is the mean probability of the "
         "label, variability its standard deviation; nothing can be right of the dashed line.</small></figcaption></figure>"
     )
 
@@ -151,4 +150,21 @@ def _names() -> str:
 def _text(x: float, y: float, text: str, anchor: str, more: str = "", color: str = "--gray") -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="13" fill="var({color})"{more}>{text}</text>'
+    )
+
+
+def map_section(columns: Mapping[str, NumPy], marked: Sequence[int] = ()) -> str:
+    """The section of a page with the map, or nothing where the numbers for it are not there.
+
+    Args:
+        columns: `confidence`, `variability` and `correctness` of every sample, among others.
+        marked: See `data_map`.
+    """
+    if not {"confidence", "variability", "correctness"} <= set(columns):
+        return ""
+    drawn = data_map(columns["confidence"], columns["variability"], columns["correctness"], marked)
+    return (
+        '<section id="map" aria-labelledby="map-title"><h2 id="map-title">The data map</h2><p>How sure the model was of the '
+        "label of each sample on average while it was trained, and how much that varied. Samples it is never sure of are "
+        f"hard, or labeled wrong.</p>{drawn}</section>"
     )

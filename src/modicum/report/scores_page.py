@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from modicum.arrays import NumPy
 from modicum.report.content import DataSummary, Gallery, ScoreSummary
+from modicum.report.data_map import map_section
 from modicum.report.format import count, escape, percent
 from modicum.report.lines import Line, line_chart
 from modicum.report.page import document, framed, none
@@ -71,6 +73,8 @@ class ScoresContent:
         score: The spread of all scores, by class.
         curves: What they are good for; None where it was not asked.
         detection: Where some labels are known to be wrong.
+        columns: Other numbers of every sample; those of cartography are drawn as a map.
+        wrong: Positions of the samples whose labels are known to be wrong.
         galleries: Samples worth a look.
         rows: Of the most suspicious samples: what the columns are called -> text.
         classes: A row for each class: what the columns are called -> number or text.
@@ -86,6 +90,8 @@ class ScoresContent:
     score: ScoreSummary
     curves: CurveSummary | None = None
     detection: DetectionSummary | None = None
+    columns: Mapping[str, NumPy] = field(default_factory=dict)
+    wrong: tuple[int, ...] = ()
     galleries: tuple[Gallery, ...] = ()
     rows: tuple[Mapping[str, str], ...] = ()
     classes: tuple[Mapping[str, Any], ...] = ()
@@ -109,6 +115,7 @@ def scores_page(content: ScoresContent) -> str:
         "curves_text": _curves_text(content.curves, first, last),
         "curves": _curves(content.curves, first, last) if content.curves else none("No curves were asked for."),
         "detection": _detection(content.detection) if content.detection else "",
+        "map": map_section(content.columns, content.wrong),
         "meaning": f"{MEANING[content.score.kind]} The unit is: {escape(content.score.unit)}.",
         "classes": options(names),
         "histograms": histograms([content.score, *_per_class(content.score)]),

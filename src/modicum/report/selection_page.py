@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from modicum.arrays import NumPy
 from modicum.report.content import DataSummary, Gallery, ScoreSummary
+from modicum.report.data_map import map_section
 from modicum.report.format import count, escape, percent
 from modicum.report.page import document, framed, none
 from modicum.report.pictures import galleries, histograms
@@ -28,6 +30,7 @@ class SelectionContent:
         facts: Heading, number and explanation of the few numbers that matter.
         data: The data set.
         checks: A row for the selection and each control: what the columns are called -> text; empty when unchecked.
+        columns: Other numbers of every sample; those of cartography are drawn as a map.
         spread: How the values of the kept and of the dropped samples are spread; None where there are none.
         galleries: Samples worth a look.
         classes: A row for each class: class, samples, kept, share, warning.
@@ -42,6 +45,7 @@ class SelectionContent:
     facts: tuple[tuple[str, str, str], ...]
     data: DataSummary
     checks: tuple[Mapping[str, str], ...] = ()
+    columns: Mapping[str, NumPy] = field(default_factory=dict)
     spread: ScoreSummary | None = None
     galleries: tuple[Gallery, ...] = ()
     classes: tuple[Mapping[str, Any], ...] = ()
@@ -63,6 +67,7 @@ def selection_page(content: SelectionContent) -> str:
         **framed(content),
         "checks": plain_table(content.checks, "The selection and its controls")
         or none("No models were trained to check the selection."),
+        "map": map_section(content.columns),
         "spread": _spread(content.spread) if content.spread else none("The method gives samples no number."),
         "reasons": _reasons(content.reasons),
         "galleries": galleries(content.galleries) or none("There are no samples to show."),

@@ -29,7 +29,8 @@ SETTINGS = ("data", "label", "limit", "method", "recipe", "seed", "truth", "corr
 
 
 def score_table(scores: Scores, data: Splits) -> pa.Table:
-    """A row for each training sample: id, value, standard error (null where there is none), rank (0 is kept first), label.
+    """A row for each training sample: id, value, standard error (null where there is none), rank (0 is kept first), label,
+    and the other numbers of the method.
 
     Args:
         scores: Of the training samples.
@@ -43,6 +44,7 @@ def score_table(scores: Scores, data: Splits) -> pa.Table:
     columns: dict[str, Any] = {"id": scores.ids, "value": scores.values, "standard_error": errors, "rank": rank}
     if data.train.info.task == "classification":
         columns["label"] = [data.train.info.classes[c] for c in data.train.labels.tolist()]
+    columns |= scores.columns
     return pa.table(columns)
 
 
@@ -123,6 +125,8 @@ def _content(
         score=spread,
         curves=CurveSummary(**asdict(curves)) if curves else None,
         detection=DetectionSummary(**asdict(found)) if found else None,
+        columns=scores.columns,
+        wrong=() if truth is None else tuple(np.flatnonzero(truth != train.labels.numpy()).tolist()),
         galleries=tuple(g for g in pictures if g.items),
         rows=tuple(_suspects(scores, data, truth)),
         classes=tuple({k.replace("_", " "): v for k, v in row.items()} for row in classes),

@@ -109,6 +109,7 @@ def _content(
             warnings=(chosen.note,) if chosen.note else (),
         ),
         checks=tuple(_checks(check)) if check else (),
+        columns=plan.scores.columns if plan.scores else {},
         spread=_spread(chosen, len(train), kind),
         galleries=tuple(g for g in _galleries(chosen, train) if g.items),
         classes=tuple(classes),

@@ -155,8 +155,16 @@ class DatasetCartography:
                 _moments(probabilities_of_labels(run[:, order]), self.corrected and len(run) > 1) for run in every
             ]
             found = torch.stack([varies if self.region == "ambiguous" else 1 - sure for sure, varies in moments])
+            right = recorded("correct", measured[0].correct, data.train, epochs=True)[..., order].double().mean((0, 1))
+            columns = {
+                "confidence": placed(torch.stack([sure for sure, _ in moments]).mean(0).numpy(), order),
+                "variability": placed(torch.stack([varies for _, varies in moments]).mean(0).numpy(), order),
+                "correctness": placed(right.numpy(), order),
+            }
             means, spread = mean_and_error(found)
             values, errors = placed(means, order), None if spread is None else placed(spread, order)
         first: Order = "easiest" if self.region == "easy" else "hardest"
         unit = "standard deviation of the probability" if self.region == "ambiguous" else "probability"
-        return Scores(values, data.train.ids, self.card.key, "difficulty", unit, labels.numpy(), first, errors)
+        return Scores(
+            values, data.train.ids, self.card.key, "difficulty", unit, labels.numpy(), first, errors, columns=columns
+        )
