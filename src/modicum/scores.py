@@ -409,8 +409,8 @@ class Selection:
         return len(self.positions)
 
     def taken_from(self, dataset: Dataset) -> Dataset:
-        """The kept samples. Weights are divided by their mean, so that a step of the same learning rate is as long; what
-        the data set weighs its samples by stays a factor."""
+        """The kept samples with their weights, divided by their mean; what the data set weighs its samples by stays a
+        factor."""
         kept = dataset[self.positions]
         if self.weights is None:
             return kept

@@ -12,7 +12,7 @@ from modicum.ledger import peak_bytes
 from modicum.models import build
 from modicum.training import fit as fit_module
 from modicum.training.fit import default_recipe, fit
-from modicum.training.order import permutation
+from modicum.training.order import Shuffle, permutation
 from modicum.training.recipe import Recipe
 from modicum.training.schedule import learning_rate
 
@@ -36,6 +36,12 @@ def weights_of(done):
 
 def same(a, b, **tolerance):
     torch.testing.assert_close(weights_of(a), weights_of(b), **(tolerance or {"rtol": 0, "atol": 0}))
+
+
+def divided(weights, at):
+    """Weights of a batch over their mean, added up one after another as the loop does."""
+    total = torch.zeros(1).index_add_(0, torch.zeros(len(at), dtype=torch.int64), weights[at])
+    return weights[at] * (len(at) / total)
 
 
 def bare_loop(data, recipe, seed, loss_of, optimizer_of=None, after=lambda model: None, epochs=None):
@@ -93,13 +99,20 @@ def test_fit_is_a_bare_loop_on_digits():
     check(data, recipe, lambda out, at: (F.cross_entropy(out, data.targets[at], reduction="none"), 1.0))
 
 
-def test_sample_weights_multiply_the_losses_and_the_divisor_is_the_batch():
+def test_sample_weights_multiply_the_losses_and_the_divisor_is_their_sum():
     data = table()
     data = data.replace(weights=torch.rand(len(data), generator=torch.Generator().manual_seed(9)))
     recipe = Recipe(model="linear", epochs=3, batch_size=8)
     done = check(
-        data, recipe, lambda out, at: (F.cross_entropy(out, data.targets[at], reduction="none"), data.weights[at])
+        data,
+        recipe,
+        lambda out, at: (
+            F.cross_entropy(out, data.targets[at], reduction="none"),
+            divided(data.weights, at),
+        ),
     )
+    # a sample that stands for a hundred makes no longer step than one that stands for itself
+    same(fit(data.replace(weights=4 * data.weights), recipe), fit(data, recipe), rtol=0, atol=1e-6)
     # weight zero is the same as a sample that pushes nothing; a weight of one the same as none
     same(fit(data.replace(weights=torch.ones(50)), recipe), fit(data.replace(weights=None), recipe))
     assert done.ledger.total().samples == 150
@@ -135,7 +148,7 @@ def test_regression_is_squared_error(shape, dtype):
     weights = torch.rand(50, generator=torch.Generator().manual_seed(2))
     data = Dataset(x, targets.reshape(shape).to(dtype), weights=weights, info=Info("regression"))
     recipe = Recipe(model="linear", epochs=10, batch_size=8, lr=0.02)
-    done = check(data, recipe, lambda out, at: ((out[:, 0] - targets[at]) ** 2, weights[at]))
+    done = check(data, recipe, lambda out, at: ((out[:, 0] - targets[at]) ** 2, divided(weights, at)))
     assert done.evaluate(data).score > 0.9
 
 
@@ -475,8 +488,11 @@ def test_an_objective_of_ones_own_replaces_the_loss():
         outputs = model(inputs)
         return 2 * F.cross_entropy(outputs, targets, reduction="none"), outputs
 
-    weighted = data.replace(weights=torch.full((50,), 2.0))
-    same(fit(data, recipe, objective=doubled), fit(weighted, recipe), rtol=0, atol=1e-6)
+    class Twice(Shuffle):
+        def order(self, epoch):
+            return super().order(epoch)[0], torch.full((50,), 2.0)
+
+    same(fit(data, recipe, objective=doubled), fit(data, recipe, sampler=Twice(50)), rtol=0, atol=1e-6)
 
 
 def test_default_recipes_learn():

@@ -24,7 +24,7 @@ from modicum.selection.glister import half_square, looked_ahead
 from modicum.selection.gradient_rows import GradientRows
 from modicum.selection.gradmatch import gradmatch, matched, own_class
 from modicum.selection.stratified import stratified
-from modicum.training.order import permutation
+from modicum.training.order import batch_sums, permutation
 
 if TYPE_CHECKING:
     from modicum.context import Context
@@ -97,9 +97,13 @@ class AdaptiveSampler:
             return some[permutation(len(some), self.seed, epoch)], None
         if self._options.method == "gradmatch-pb":
             sequence = self._batches(epoch)
-        else:
-            sequence = permutation(len(self.positions), self.seed, epoch)
-        return self.positions[sequence], None if self.weights is None else self.weights[sequence]
+            return self.positions[sequence], None if self.weights is None else self.weights[sequence]
+        sequence = permutation(len(self.positions), self.seed, epoch)
+        if self.weights is None:
+            return self.positions[sequence], None
+        heavy = self.weights[sequence]
+        sums, sizes = batch_sums(heavy, self.batch)  # one that stands for many makes no longer step
+        return self.positions[sequence], heavy * (sizes / sums)
 
     def _batches(self, epoch: int) -> Tensor:
         """Whole batches in a new order; one that is smaller comes last, so that the others stay whole."""

@@ -25,7 +25,7 @@ from modicum.models import build
 from modicum.spec import content_key
 from modicum.training.distributed import join
 from modicum.training.evaluate import Evaluation, evaluate
-from modicum.training.order import Sampler, Shuffle, permutation
+from modicum.training.order import Sampler, Shuffle, batch_sums, permutation
 from modicum.training.outputs import centered_targets
 from modicum.training.recipe import Recipe
 from modicum.training.schedule import learning_rate, make_optimizer
@@ -113,7 +113,8 @@ def fit(
 ) -> Fit:
     """Train a model on a data set.
 
-    The loss of a batch is `sum_i w_i l_i / b`. The order is a function of (seed, epoch), initial weights of the seed,
+    The loss of a batch is `sum_i w_i v_i l_i / sum_i w_i`, with w the weights of the data set, whose scale does not matter, and v
+    those of the sampler; without weights it is the mean. The order is a function of (seed, epoch), initial weights of the seed,
     and what is drawn in a step of (seed, step): an interrupted run in a store continues to the same bits. Under
     `torchrun` the processes share every batch and the answer is that of one process.
 
@@ -405,6 +406,8 @@ class _Run:
             raise TrainingError(f"the sampler gives no positions for epoch {self.epoch}; expected at least one")
         if self.dataset.weights is not None:
             own = self.dataset.weights[self.order].float()
+            sums, sizes = batch_sums(own, self.batch)
+            own = own * (sizes / sums)
             self.weights = own if self.weights is None else own * self.weights
         self.loss_sum.zero_()
         self.gathered, self.length = (0, 0, self.order, self.order), len(self.order)

@@ -26,7 +26,7 @@ from modicum.models import build
 from modicum.spec import content_key
 from modicum.training.chain import chain_backward, chain_forward, chain_of, output_gradient
 from modicum.training.fit import RESIDENT_BYTES, Fit, default_recipe
-from modicum.training.order import permutation
+from modicum.training.order import batch_sums, permutation
 from modicum.training.outputs import centered_targets
 from modicum.training.recipe import Recipe
 from modicum.training.schedule import learning_rate, make_optimizer
@@ -386,11 +386,8 @@ class _Stack:
                 flat[whole, : len(at) - whole * job.batch] = values[whole * job.batch :]
 
     def _gains(self, job: _Job, at: Tensor) -> Tensor:
-        gains = torch.full((len(at),), 1 / job.batch)
-        rest = len(at) % job.batch
-        if rest:
-            gains[-rest:] = 1 / rest
-        return gains if self.pool.weights is None else gains * self.pool.weights[at]
+        weights = torch.ones(len(at)) if self.pool.weights is None else self.pool.weights[at]
+        return weights / batch_sums(weights, job.batch)[0]
 
     def _end_epoch(self, block: _Block) -> None:
         epoch = (self.done - 1) // block.per_epoch

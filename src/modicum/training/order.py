@@ -13,7 +13,7 @@ from modicum.context import generator
 from modicum.dataset import Dataset
 from modicum.errors import DataError
 
-__all__ = ["Mixture", "Sampler", "Shuffle", "permutation"]
+__all__ = ["Mixture", "Sampler", "Shuffle", "batch_sums", "permutation"]
 
 
 class Sampler(Protocol):
@@ -45,6 +45,24 @@ def permutation(n: int, seed: int, epoch: int) -> Tensor:
         True
     """
     return torch.randperm(n, generator=generator(seed, "order", epoch))
+
+
+def batch_sums(weights: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+    """For each sample of an epoch, the sum of the weights in its batch, and how many samples that has.
+
+    Args:
+        weights: (m,) in the order of the epoch, >= 0.
+        batch: Samples in a batch; the last may have fewer.
+
+    Example:
+        >>> sums, sizes = batch_sums(torch.tensor([1.0, 3.0, 2.0]), 2)
+        >>> sums.tolist(), sizes.tolist()
+        ([4.0, 4.0, 2.0], [2.0, 2.0, 1.0])
+    """
+    of = torch.arange(len(weights)) // batch
+    sums = torch.zeros(-(-len(weights) // batch)).index_add_(0, of, weights)
+    sizes = torch.bincount(of).float()
+    return sums.clamp_(min=1e-30)[of], sizes[of]
 
 
 class Shuffle:
