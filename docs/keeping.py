@@ -13,7 +13,6 @@ import json
 import os
 import statistics
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,6 @@ CONTROLS = ("random", "stratified", "short")
 def run(name: str) -> dict[str, Any]:
     """One set, as plain values."""
     title, file, options, recipe, budgets = SETS[name]
-    started = time.perf_counter()
     ctx = Context(cache=RUNS / "cache")
     folder = RUNS / f"keep-{name}"
     methods = [*SCORES, *RULES, *CORESETS, *WHILE]
@@ -96,12 +94,10 @@ def run(name: str) -> dict[str, Any]:
             if other is not None and other is not row:
                 line[control] = _gap(row, other)
         answer.append(line)
-    seconds = time.perf_counter() - started
     return {
         "title": title,
         "recipe": str(recipe),
         "environment": environment(),
-        "seconds": round(seconds, 1),
         "rows": answer,
     }
 
@@ -169,7 +165,7 @@ def section(answer: dict[str, Any]) -> list[str]:
     where = answer["environment"]
     parts += [
         "",
-        f"{answer['seconds'] / 60:.0f} minutes on {where['cores']} cores, torch {where['torch']}; `{answer['recipe']}`.",
+        f"On {where['cores']} cores, torch {where['torch']}; `{answer['recipe']}`.",
     ]
     return parts
 
@@ -211,7 +207,7 @@ def main(names: list[str]) -> None:
     for name in names or SETS:
         answer = run(name)
         (HERE / "results" / f"keep-{name}.json").write_text(json.dumps(answer, indent=1, ensure_ascii=False) + "\n")
-        print(name, answer["seconds"], flush=True)
+        print(name, flush=True)
     (HERE / "keeping.md").write_text(page())
 
 
