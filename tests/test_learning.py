@@ -65,6 +65,7 @@ def test_transfer_to_other_data(run, tmp_path):
         modicum.probe(run, "iris")
 
 
+@pytest.mark.slow
 def test_commands(capsys, tmp_path):
     words = ("pretrain", "digits", "--method", METHOD, "--folder", tmp_path, *RECIPE)
     status, out, _ = command(capsys, *words, "--json")
@@ -145,6 +146,7 @@ def test_the_estimate_is_of_the_whole_run(monkeypatch):
     assert found.trainings == 1
 
 
+@pytest.mark.slow
 def test_the_estimate_is_told_before_the_work(capsys, tmp_path):
     told = []
     modicum.pretrain("digits", METHOD, SHORT, announce=told.append)

@@ -37,7 +37,7 @@ class Select(Common):
     """
 
     data: Positional[str]
-    method: str = "knn-shapley"
+    method: str = "facility-location"
     keep: str | None = None
     rule: str | None = None
     class_balance: float | None = None

@@ -81,7 +81,7 @@ def with_rule(method: Any, rule: str | None, class_balance: float | None = None)
 
 def select(
     data: Any,
-    method: Any = "knn-shapley",
+    method: Any = "facility-location",
     keep: Budget | float | int | str | None = None,
     *,
     per_class: int | None = None,
