@@ -130,16 +130,21 @@ def _judged(rows: Sequence[Row], metric: str, ledger: Ledger) -> Check:
 
 
 def _against_subsets(pairs: Sequence[tuple[Row, Gap]]) -> tuple[Verdict, str]:
-    if all(found.lower > 0 for _, found in pairs):
+    if all(found.interval[0] > 0 for _, found in pairs):
         return "better", "They train better models than a random subset of as many"
     best, found = max(pairs, key=lambda pair: float(np.mean(pair[0].valid)))
     if found.interval[1] < 0:
         return "worse", f"Do not use them: {_words(best)} surely trains better models"
+    if found.mean > found.error:
+        return (
+            "same",
+            f"They may train better models than {_words(best)}, but {len(best.seeds)} models cannot make sure of it",
+        )
     return "same", f"{_upper(_words(best))} would do as well: nothing makes sure that these are better"
 
 
 def _against_short(found: Gap) -> str:
-    if found.lower > 0:
+    if found.interval[0] > 0:
         return ", and better ones than all data for as many steps."
     if found.interval[1] < 0:
         return "; all data for as many steps train better ones still, at the same cost of training."
