@@ -9,21 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modicum.arrays import Array, NumPy, back, tensor
+from modicum.arrays import Array, NumPy, back
 from modicum.errors import DataError
 from modicum.methods import Card
 from modicum.options import check_options
-from modicum.scores import Budget, Selection, as_budget
+from modicum.scores import Budget, as_budget
 from modicum.selection.coverage import Coverage, SparseCoverage
-from modicum.selection.greedy import OPTIMIZERS, Gains, by_gains, check_optimizer
-from modicum.selection.kernels import KERNELS, Kernel, kernel_of
+from modicum.selection.greedy import Gains, by_gains, check_optimizer
+from modicum.selection.kernels import Kernel, kernel_of
 from modicum.selection.neighbors import neighbor_graph
-from modicum.selection.submodular import chosen, represented
+from modicum.selection.submodular import Submodular, stood_for
 
 if TYPE_CHECKING:
-    from modicum.context import Context
-    from modicum.dataset import Splits
-    from modicum.measurement.features import Features
+    pass
 
 __all__ = ["DENSE", "NEIGHBORS", "FacilityLocation", "facility_location", "sparse_similarity"]
 
@@ -159,7 +157,7 @@ def _batched(n: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class FacilityLocation:
+class FacilityLocation(Submodular):
     """The samples that the others are most similar to, each class on its own.
 
     Args:
@@ -173,14 +171,8 @@ class FacilityLocation:
         deepcore_compat: Count only the rows that the batched gain of DeepCore sums.
     """
 
-    encoder: str = "trained"
-    kernel: str = "cosine"
-    optimizer: str = "lazy"
-    per_class: bool = True
     neighbors: int = 0
-    epsilon: float = 0.01
     beta: float = 0.9
-    deepcore_compat: bool = False
 
     card: ClassVar[Card] = Card(
         key="facility-location",
@@ -193,28 +185,13 @@ class FacilityLocation:
     )
 
     def __post_init__(self) -> None:
-        check_options(
-            self,
-            positive=("epsilon", "beta"),
-            below_one=("epsilon", "beta"),
-            not_negative=("neighbors",),
-            choices={"kernel": KERNELS, "optimizer": OPTIMIZERS},
-        )
+        super().__post_init__()
+        check_options(self, positive=("beta",), below_one=("beta",), not_negative=("neighbors",))
 
-    def needs(self) -> tuple[Features]:
-        """Features of the training samples."""
-        from modicum.measurement.features import Features
-
-        return (Features(self.encoder),)
-
-    def select(self, data: Splits, budget: Budget, ctx: Context, *measured: Any) -> Selection:
-        """The reason of a sample that is not kept is the one that stands for it; 2 n d operations a member of a class."""
-        return chosen(self, data, budget, ctx, measured[0].train, self._picked, represented)
-
-    def _picked(self, rows: Tensor, k: int, generator: torch.Generator) -> tuple[NumPy, NumPy]:
-        checked = tensor("train features", rows, (2,), "(n, d)")
-        picks, gains = facility_location(
-            checked,
+    def picked(self, rows: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See the function."""
+        return facility_location(
+            rows,
             k,
             self.optimizer,
             kernel=self.kernel,
@@ -224,4 +201,7 @@ class FacilityLocation:
             generator=generator,
             deepcore_compat=self.deepcore_compat,
         )
-        return picks.cpu().numpy(), gains.cpu().numpy()
+
+    def explained(self, rows: Tensor, places: NumPy, ids: NumPy) -> list[str]:
+        """Which kept sample stands for each."""
+        return stood_for(rows, places, ids)

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from modicum.arrays import Array, NumPy, back, tensor
+from modicum.arrays import Array, back
 from modicum.errors import DataError
 from modicum.methods import Card
 from modicum.options import check_options
-from modicum.scores import Budget, Selection, as_budget
-from modicum.selection.greedy import OPTIMIZERS, by_vector, check_optimizer, sample_size
-from modicum.selection.kernels import KERNELS, kernel_of
-from modicum.selection.submodular import chosen
+from modicum.scores import Budget, as_budget
+from modicum.selection.greedy import by_vector, check_optimizer, sample_size
+from modicum.selection.kernels import kernel_of
+from modicum.selection.submodular import Submodular
 
 if TYPE_CHECKING:
-    from modicum.context import Context
-    from modicum.dataset import Splits
-    from modicum.measurement.features import Features
+    pass
 
 __all__ = ["GraphCut", "graph_cut"]
 
@@ -97,7 +95,7 @@ def graph_cut(
 
 
 @dataclass(frozen=True)
-class GraphCut:
+class GraphCut(Submodular):
     """The samples that are like the others of their class, but not like each other.
 
     Args:
@@ -110,13 +108,7 @@ class GraphCut:
         deepcore_compat: Leave K_jj out of the gain; with trade_off=1 this is DeepCore's.
     """
 
-    encoder: str = "trained"
-    kernel: str = "cosine"
     trade_off: float = 2.0
-    optimizer: str = "lazy"
-    per_class: bool = True
-    epsilon: float = 0.01
-    deepcore_compat: bool = False
 
     card: ClassVar[Card] = Card(
         key="graph-cut",
@@ -129,26 +121,13 @@ class GraphCut:
     )
 
     def __post_init__(self) -> None:
-        check_options(
-            self,
-            positive=("epsilon", "trade_off"),
-            below_one=("epsilon",),
-            choices={"kernel": KERNELS, "optimizer": OPTIMIZERS},
-        )
+        super().__post_init__()
+        check_options(self, positive=("trade_off",))
 
-    def needs(self) -> tuple[Features]:
-        """Features of the training samples."""
-        from modicum.measurement.features import Features
-
-        return (Features(self.encoder),)
-
-    def select(self, data: Splits, budget: Budget, ctx: Context, *measured: Any) -> Selection:
-        """Class by class, each getting what `allocate` says; charged with 2 n d operations a member of a class."""
-        return chosen(self, data, budget, ctx, measured[0].train, self._picked)
-
-    def _picked(self, rows: Tensor, k: int, generator: torch.Generator) -> tuple[NumPy, NumPy]:
-        picks, gains = graph_cut(
-            tensor("train features", rows, (2,), "(n, d)"),
+    def picked(self, rows: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See the function."""
+        return graph_cut(
+            rows,
             k,
             self.optimizer,
             trade_off=self.trade_off,
@@ -157,4 +136,3 @@ class GraphCut:
             generator=generator,
             deepcore_compat=self.deepcore_compat,
         )
-        return picks.cpu().numpy(), gains.cpu().numpy()

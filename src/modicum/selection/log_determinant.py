@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from modicum.arrays import Array, NumPy, back, tensor
+from modicum.arrays import Array, back
 from modicum.errors import DataError
 from modicum.methods import Card
 from modicum.options import check_options
-from modicum.scores import Budget, Selection, as_budget
-from modicum.selection.greedy import OPTIMIZERS, by_vector, check_optimizer, sample_size
-from modicum.selection.kernels import KERNELS, kernel_of
-from modicum.selection.submodular import chosen
+from modicum.scores import Budget, as_budget
+from modicum.selection.greedy import by_vector, check_optimizer, sample_size
+from modicum.selection.kernels import kernel_of
+from modicum.selection.submodular import Submodular
 
 if TYPE_CHECKING:
-    from modicum.context import Context
-    from modicum.dataset import Splits
-    from modicum.measurement.features import Features
+    pass
 
 __all__ = ["LogDeterminant", "log_determinant"]
 
@@ -124,7 +122,7 @@ def log_determinant(
 
 
 @dataclass(frozen=True)
-class LogDeterminant:
+class LogDeterminant(Submodular):
     """The samples of each class that span the greatest volume: diverse ones, outliers among them.
 
     Args:
@@ -137,13 +135,7 @@ class LogDeterminant:
         deepcore_compat: Pick what the picks explain already: the most redundant samples.
     """
 
-    encoder: str = "trained"
-    kernel: str = "cosine"
     ridge: float = 0.01
-    optimizer: str = "lazy"
-    per_class: bool = True
-    epsilon: float = 0.01
-    deepcore_compat: bool = False
 
     card: ClassVar[Card] = Card(
         key="log-determinant",
@@ -156,27 +148,13 @@ class LogDeterminant:
     )
 
     def __post_init__(self) -> None:
-        check_options(
-            self,
-            positive=("epsilon",),
-            below_one=("epsilon",),
-            not_negative=("ridge",),
-            choices={"kernel": KERNELS, "optimizer": OPTIMIZERS},
-        )
+        super().__post_init__()
+        check_options(self, not_negative=("ridge",))
 
-    def needs(self) -> tuple[Features]:
-        """Features of the training samples."""
-        from modicum.measurement.features import Features
-
-        return (Features(self.encoder),)
-
-    def select(self, data: Splits, budget: Budget, ctx: Context, *measured: Any) -> Selection:
-        """Class by class, each getting what `allocate` says; charged with 2 n d operations a member of a class."""
-        return chosen(self, data, budget, ctx, measured[0].train, self._picked)
-
-    def _picked(self, rows: Tensor, k: int, generator: torch.Generator) -> tuple[NumPy, NumPy]:
-        picks, gains = log_determinant(
-            tensor("train features", rows, (2,), "(n, d)"),
+    def picked(self, rows: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See the function."""
+        return log_determinant(
+            rows,
             k,
             self.optimizer,
             ridge=0.0 if self.deepcore_compat else self.ridge,
@@ -185,4 +163,3 @@ class LogDeterminant:
             generator=generator,
             deepcore_compat=self.deepcore_compat,
         )
-        return picks.cpu().numpy(), gains.cpu().numpy()

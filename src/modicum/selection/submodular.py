@@ -1,78 +1,113 @@
-"""What facility location, graph cut and log-determinant share as methods: class by class, gains, and reasons."""
+"""What facility location, graph cut and log-determinant share as methods: options, class by class, gains, and reasons."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from modicum.arrays import NumPy
-from modicum.arrays import features as checked_features
+from modicum.arrays import NumPy, tensor
+from modicum.methods import Card
+from modicum.options import check_options
 from modicum.reading import by_id, labels_of, rows_of
 from modicum.scores import Budget, Selection
 from modicum.selection.by_class import by_class
+from modicum.selection.greedy import OPTIMIZERS
+from modicum.selection.kernels import KERNELS
 
 if TYPE_CHECKING:
     from modicum.context import Context
     from modicum.dataset import Splits
+    from modicum.measurement.features import Features
 
-__all__ = ["chosen", "represented"]
+__all__ = ["Submodular", "stood_for"]
 
-Pick: TypeAlias = Callable[[Tensor, int, torch.Generator], tuple[NumPy, NumPy]]
-Explain: TypeAlias = Callable[[Tensor, NumPy, NumPy], list[str]]
 BLOCK = 1 << 22  # entries of a block of similarities
 
 
-def chosen(
-    method: Any, data: Splits, budget: Budget, ctx: Context, table: Any, pick: Pick, explain: Explain | None = None
-) -> Selection:
-    """Pick inside each class where the method says so and there are classes, or among all.
+@dataclass(frozen=True)
+class Submodular:
+    """Samples picked greedily by a submodular function of their similarities.
 
     Args:
-        method: With `card` and `per_class`.
-        data: The splits.
-        budget: How much; among all, a budget per class gives as many in all.
-        ctx: Charged with 2 n d operations a member.
-        table: Measured features.
-        pick: Given the rows of the members, how many are wanted and a generator: places in the order picked, and gains.
-        explain: Given the rows of the members, the places picked and the ids of the members: a reason for each member.
+        encoder: Whose features (see `modicum.measurement.Features`).
+        kernel: `cosine` or `rbf`; see `facility_location`.
+        optimizer: `lazy`, `exact`, `approximate` or `stochastic`.
+        per_class: Choose inside each class, in the proportions of the data.
+        epsilon: Of `stochastic`.
+        deepcore_compat: What DeepCore's released code does instead.
     """
-    train, key = data.train, method.card.key
-    order = by_id(train)
-    rows = rows_of("train features", table, train)
-    classes = method.per_class and train.info.task == "classification"
-    of = (
-        labels_of("train", train)[order].numpy() if classes or budget.per_class else np.zeros(len(rows), dtype=np.int64)
-    )
-    if not classes:
-        budget = Budget(keep=budget.count(len(rows), len(np.unique(of))))
-        of = np.zeros_like(of)
-    with ctx.ledger.clock("choose", key, labels=len(of) if classes else 0) as counts:
-        counts["extra_flops"] = int(2 * rows.shape[1] * (np.bincount(of).astype(np.float64) ** 2).sum())
-        checked_features("train features", rows)
-        there, ids = rows[order].to(ctx.device), train.ids[order.numpy()]
-        values = np.full(len(of), np.nan)
-        reasons = np.full(len(of), "", dtype=object)
-        generator = ctx.generator(key)
 
-        def of_class(members: NumPy, k: int) -> tuple[NumPy, None]:
-            mine = there[torch.from_numpy(members).to(there.device)]
-            places, gains = pick(mine, k, generator)
-            values[members[places]] = gains
-            if explain:
-                reasons[members] = explain(mine, places, ids[members])
-            name = f" of {train.info.classes[of[members[0]]]}" if classes and train.info.classes else ""
-            reasons[members[places]] = [f"pick {t + 1} of {k}{name}" for t in range(k)]
-            return places, None
+    encoder: str = "trained"
+    kernel: str = "cosine"
+    optimizer: str = "lazy"
+    per_class: bool = True
+    epsilon: float = 0.01
+    deepcore_compat: bool = False
 
-        picks, _ = by_class(of, budget, of_class)
-        return Selection.made(order, picks, values=values, unit="gain", reasons=reasons)
+    card: ClassVar[Card]
+
+    def __post_init__(self) -> None:
+        check_options(
+            self,
+            positive=("epsilon",),
+            below_one=("epsilon",),
+            choices={"kernel": KERNELS, "optimizer": OPTIMIZERS},
+        )
+
+    def needs(self) -> tuple[Features]:
+        """Features of the training samples."""
+        from modicum.measurement.features import Features
+
+        return (Features(self.encoder),)
+
+    def picked(self, rows: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Places among the rows (m, d) in the order picked, and gains."""
+        raise NotImplementedError
+
+    def explained(self, rows: Tensor, places: NumPy, ids: NumPy) -> list[str]:
+        """A reason for each member that is not picked."""
+        return [""] * len(ids)
+
+    def select(self, data: Splits, budget: Budget, ctx: Context, *measured: Any) -> Selection:
+        """Class by class, each getting what `allocate` says, or among all, where a budget per class gives as many in all;
+        charged with 2 n d operations a member."""
+        train, key = data.train, self.card.key
+        order = by_id(train)
+        rows = rows_of("train features", measured[0].train, train)
+        classes = self.per_class and train.info.task == "classification"
+        of = np.zeros(len(rows), dtype=np.int64)
+        if classes or budget.per_class:
+            of = labels_of("train", train)[order].numpy()
+        if not classes:
+            budget = Budget(keep=budget.count(len(rows), len(np.unique(of))))
+            of = np.zeros_like(of)
+        with ctx.ledger.clock("choose", key, labels=len(of) if classes else 0) as counts:
+            counts["extra_flops"] = int(2 * rows.shape[1] * (np.bincount(of).astype(np.float64) ** 2).sum())
+            there = tensor("train features", rows, (2,), "(n, d)")[order].to(ctx.device)
+            ids = train.ids[order.numpy()]
+            values = np.full(len(of), np.nan)
+            reasons = np.full(len(of), "", dtype=object)
+            generator = ctx.generator(key)
+
+            def of_class(members: NumPy, k: int) -> tuple[NumPy, None]:
+                mine = there[torch.from_numpy(members).to(there.device)]
+                found, gains = self.picked(mine, k, generator)
+                places = found.cpu().numpy()
+                values[members[places]] = gains.cpu().numpy()
+                reasons[members] = self.explained(mine, places, ids[members])
+                name = f" of {train.info.classes[of[members[0]]]}" if classes and train.info.classes else ""
+                reasons[members[places]] = [f"pick {t + 1} of {k}{name}" for t in range(k)]
+                return places, None
+
+            picks, _ = by_class(of, budget, of_class)
+            return Selection.made(order, picks, values=values, unit="gain", reasons=reasons)
 
 
-def represented(rows: Tensor, places: NumPy, ids: NumPy) -> list[str]:
+def stood_for(rows: Tensor, places: NumPy, ids: NumPy) -> list[str]:
     """By which pick each member is represented: that of the nearest direction.
 
     Args:
