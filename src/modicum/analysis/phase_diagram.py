@@ -45,7 +45,7 @@ class PhaseDiagram:
 def phase_diagram(
     alphas: Sequence[float] | NumPy = ALPHAS, keeps: Sequence[float] | NumPy = KEEPS, angle: float = 0.0
 ) -> PhaseDiagram:
-    """The errors of the three rules on a grid; 4 ms a cell at angle 0, else 16 ms.
+    """The errors of the three rules on a grid.
 
     Args:
         alphas: Samples before pruning per dimension, in (0, 1000].

@@ -20,7 +20,7 @@ def max_margin(x: NumPy, y: NumPy) -> NumPy:
 
     A least-distance problem, and so (Lawson, Hanson) one of non-negative least squares that ends after finitely many
     steps: with u >= 0 minimizing `|| [y x]^T u ||^2 + (1 - sum u)^2` and residual r, `w = r_x / -r_1`. Exact up to
-    rounding. Time about that of factorizing the support vectors once each: 0.2 s for 600 samples of 150 inputs.
+    rounding. Time about that of factorizing the support vectors once each.
 
     Args:
         x: (n, d) finite numbers.

@@ -151,8 +151,7 @@ def duplicates(
     What near means:
 
     - `text`: Jaccard index of the sets of runs of three tokens >= near (0.8), by MinHash of 128 hash functions; all pairs
-      found are right, and 99 % of those at the threshold are found. Time 128 shingles, memory 8 bytes a shingle:
-      10^6 texts of 15 words take about half a minute and 0.4 GB.
+      found are right, and 99 % of those at the threshold are found. Time 128 shingles, memory 8 bytes a shingle.
     - `pixels`: distance of images moved to mean 0 and scaled to norm 1, <= near (0.15, a correlation of 0.989).
     - `columns`: distance of standardized rows <= near (0.01) times the median distance of random pairs.
     - `code`: bits that `perceptual_hash` differs in, <= near (4 of 64): survives resizing and compression, but may take

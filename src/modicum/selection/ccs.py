@@ -63,8 +63,7 @@ def ccs(
     those with most members get what does not divide. Within a stratum the choice is random. So a sparse stratum of hard
     samples is kept nearly whole, where a random subset would hardly see it.
 
-    Infinite scores count as one more than the largest finite. Time is O(n log n), 2 s for a million samples on one
-    core; memory about 100 bytes a sample.
+    Infinite scores count as one more than the largest finite. Time is O(n log n), memory about 100 bytes a sample.
 
     Args:
         scores: (n,) difficulties, higher = harder; negate scores such as AUM, of which the low are hard.

@@ -72,7 +72,7 @@ def d2_pruning(
 
     Scores below zero are all shifted so that the least is zero, and infinity is one more than the largest. A heap whose
     numbers are put right when they come up, as they only fall, makes it O((n + k neighbors) log n) once the graph is
-    there: 6 s for a tenth of a million samples with 5 neighbors on one core. Memory is that of the graph and the heap, about 700 bytes a sample then.
+    there. Memory is that of the graph and the heap, about 700 bytes a sample with 5 neighbors.
 
     Args:
         scores: (n,) difficulties, higher = harder.

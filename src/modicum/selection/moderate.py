@@ -33,7 +33,7 @@ def prototype_distances(features: Array, targets: Array) -> Array:
     `d_i = ||h_i - median{h_j : y_j = y_i}||_2`. The median, where the paper writes of the class center, is what its
     authors run; a few wrong labels do not move it.
 
-    Time is O(n d), 2 s for a million samples of 64 features on one core; memory that of the features of the largest class
+    Time is O(n d), memory that of the features of the largest class
     twice.
 
     Args:

@@ -52,7 +52,7 @@ def perceptron_solution(
         alpha E[ (m^2 + r^2) Phi(m / r) + m r phi(m / r) ] <= r^2,    m = 1 - p u - q w
 
     over the kept samples; `R = p / sqrt(p^2 + q^2 + r^2)`. This is convex, and at angle 0 the same as the two equations
-    of the paper. Time: 2 ms at angle 0, else 8 ms.
+    of the paper.
 
     Args:
         alpha_total: Samples before pruning, per input dimension, in (0, 1000].
