@@ -37,9 +37,8 @@ def deepfool(model: nn.Module, inputs: Tensor, steps: int = 50, classes: int = 1
     `l = argmin_k |f'_k| / ||w_k||`, and `r_t = |f'_l| / ||w_l||^2 w_l` leads to it. This is repeated from
     `x + (1 + 1e-4) sum_t r_t` until the answer changes; the distance is `||sum_t r_t||`. Exact in one step for a model
     that is linear, and the same for outputs of any scale. All inputs of a block walk together; those that have arrived
-    are left behind. Time is `classes` backward passes and two forward passes a step, one or two steps for most: as much
-    as ten to twenty epochs of training, a third of that with three classes. Memory is that of the activations and
-    `classes` gradients of a block.
+    are left behind. Time is `classes` backward passes and two forward passes a step, one or two steps for most. Memory is
+    that of the activations and `classes` gradients of a block.
 
     Args:
         model: From inputs (b, *shape) to (b, c) logits; it runs in evaluation mode and is left as it was.
