@@ -19,9 +19,9 @@ from modicum.dataset import Dataset, Info, Splits
 from modicum.errors import DataError
 from modicum.pretraining import Curve, ProbeRow, ProbeTable, pretrain, probe
 from modicum.report.content import DataSummary, Item
+from modicum.report.costs import CostRow
 from modicum.report.plane import plane, sprite
 from modicum.report.pretraining_page import (
-    CostRow,
     MapSummary,
     MomentSummary,
     NeighborRow,

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modicum.report.content import DataSummary, Gallery
-from modicum.report.format import count, escape, plus_minus, quantity, seconds
+from modicum.report.costs import CostRow, cost_table, uncounted_text
+from modicum.report.format import count, escape, plus_minus
 from modicum.report.lines import Line, line_chart
 from modicum.report.page import document, framed, none
 from modicum.report.pictures import galleries
-from modicum.report.pretraining_page import CostRow
+from modicum.report.tables import framed_table
 
 __all__ = ["DistillationContent", "MomentRow", "TrialRow", "distillation_page"]
 
@@ -155,7 +156,7 @@ def distillation_page(content: DistillationContent) -> str:
         or none("No other network was trained on the set."),
         "robust": _robust(content.robust),
         "cost_text": _cost_text(content),
-        "cost": _cost(content.costs),
+        "cost": cost_table(content.costs),
         "train_text": "The folder holds the samples with the recipe that suits them. By any other recipe they may be worth much "
         "less.",
         "advice": f'<ul class="advice">{advice}</ul>' if advice else "",
@@ -276,15 +277,7 @@ def _trials(rows: Sequence[TrialRow], head: str, caption: str) -> str:
         meaning = f"<br><small>{escape(row.meaning)}</small>" if row.meaning else ""
         body += f'<tr><th scope="row"{" class=told" if told else ""}>{escape(row.name)}{meaning}</th>{cells}</tr>'
     heads = [head, "accuracy", *(["the set is better by, points"] if own else []), "networks"]
-    return _table(heads, body, caption)
-
-
-def _table(heads: Sequence[str], body: str, caption: str) -> str:
-    columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table class="plain">'
-        f"<caption>{escape(caption)}</caption><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    return framed_table(heads, body, caption)
 
 
 def _networks_text(content: DistillationContent) -> str:
@@ -304,7 +297,7 @@ def _robust(scores: Mapping[str, float]) -> str:
         name, meaning = SCORES.get(key, (key, ""))
         text = f"{value:.3f}" if key.endswith("robust") else f"{value:+.1f}"
         body += f'<tr><th scope="row" class="told">{escape(name)}<br><small>{escape(meaning)}</small></th><td>{text}</td></tr>'
-    return _table(
+    return framed_table(
         ["what the samples themselves bring", "value"], body, "What is left without soft labels and augmentation"
     )
 
@@ -313,19 +306,5 @@ def _robust(scores: Mapping[str, float]) -> str:
 
 
 def _cost_text(content: DistillationContent) -> str:
-    left = ", ".join(map(escape, content.uncounted))
-    text = (
-        f"Operations without a formula, left out: {left}." if left else "Every operation has a formula and is counted."
-    )
-    return f"{text} Testing and controls are no part of making the set; drawing this page is not counted."
-
-
-def _cost(rows: Sequence[CostRow]) -> str:
-    body = ""
-    for row in rows:
-        numbers = [quantity(v, "FLOP") for v in (row.forward, row.backward, row.other)]
-        cells = [row.phase, count(row.samples), count(row.labels), *numbers, seconds(row.seconds)]
-        cells.append(quantity(row.peak, "B"))
-        body += f'<tr><th scope="row">{escape(row.what)}</th>{"".join(f"<td>{escape(c)}</td>" for c in cells)}</tr>'
-    heads = ["part", "phase", "samples", "labels", "forward", "backward", "other", "time", "peak memory"]
-    return _table(heads, body, "What was spent on what")
+    left = uncounted_text(content.uncounted)
+    return f"{left} Testing and controls are no part of making the set; drawing this page is not counted."

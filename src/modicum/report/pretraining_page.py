@@ -10,13 +10,13 @@ from importlib import resources
 from typing import Any
 
 from modicum.report.content import DataSummary, Item
+from modicum.report.costs import CostRow, cost_table, uncounted_text
 from modicum.report.format import count, escape, percent, plus_minus, quantity, seconds
 from modicum.report.lines import Line, line_chart
 from modicum.report.page import document, framed, none
-from modicum.report.tables import distinct, options
+from modicum.report.tables import distinct, framed_table, options
 
 __all__ = [
-    "CostRow",
     "MapSummary",
     "MomentSummary",
     "NeighborRow",
@@ -95,21 +95,6 @@ class MapSummary:
 
 
 @dataclass(frozen=True)
-class CostRow:
-    """A part of the cost, or all of it."""
-
-    what: str
-    phase: str
-    samples: int
-    labels: int
-    forward: int
-    backward: int
-    other: int
-    seconds: float
-    peak: int
-
-
-@dataclass(frozen=True)
 class PretrainingContent:
     """Everything on the page.
 
@@ -170,7 +155,7 @@ def pretraining_page(content: PretrainingContent) -> str:
         "map_text": _map_text(plane),
         "map": _map(plane) if plane else none("There is no map."),
         "cost_text": _cost_text(content),
-        "cost": _cost(content.costs),
+        "cost": cost_table(content.costs),
     }
     names = {"probes": "Probes", "curves": "Curves", "neighbors": "Neighbors", "map": "Map", "cost": "Cost"}
     script = resources.files("modicum.report").joinpath("pretraining.js").read_text("utf-8")
@@ -225,19 +210,11 @@ def _probe_table(rows: Sequence[ProbeSummary], caption: str) -> str:
         few = f" <small>{shots} label{'s' if shots > 1 else ''} a class</small>" if shots else ""
         cells += f"<td>{count(first.labels)}</td><td>{seconds(first.seconds)}</td>"
         body += f'<tr><th scope="row">{escape(probe)}{few}</th>{cells}</tr>'
-    return _table(["probe", *heads], body, caption)
+    return framed_table(["probe", *heads], body, caption)
 
 
 def _error(row: ProbeSummary) -> float:
     return math.nan if row.error is None else row.error
-
-
-def _table(heads: Sequence[str], body: str, caption: str) -> str:
-    columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table class="plain">'
-        f"<caption>{escape(caption)}</caption><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
 
 
 # -- curves ------------------------------------------------------------------------------------------------------------
@@ -372,25 +349,4 @@ def _shown(plane: MapSummary) -> dict[str, Any]:
 
 
 def _cost_text(content: PretrainingContent) -> str:
-    left = ", ".join(map(escape, content.uncounted))
-    text = (
-        f"Operations without a formula, left out: {left}." if left else "Every operation has a formula and is counted."
-    )
-    return f"{text} Probes are no part of learning; drawing this page is not counted."
-
-
-def _cost(rows: Sequence[CostRow]) -> str:
-    body = ""
-    for row in rows:
-        numbers = [quantity(v, "FLOP") for v in (row.forward, row.backward, row.other)]
-        cells = [
-            row.phase,
-            count(row.samples),
-            count(row.labels),
-            *numbers,
-            seconds(row.seconds),
-            quantity(row.peak, "B"),
-        ]
-        body += f'<tr><th scope="row">{escape(row.what)}</th>{"".join(f"<td>{escape(c)}</td>" for c in cells)}</tr>'
-    heads = ["part", "phase", "samples", "labels", "forward", "backward", "other", "time", "peak memory"]
-    return _table(heads, body, "What was spent on what")
+    return f"{uncounted_text(content.uncounted)} Probes are no part of learning; drawing this page is not counted."

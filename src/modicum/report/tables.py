@@ -14,6 +14,7 @@ __all__ = [
     "against",
     "correlation_table",
     "distinct",
+    "framed_table",
     "keep_tables",
     "keep_warnings",
     "options",
@@ -184,16 +185,21 @@ def keep_warnings(rates: Sequence[KeepRate], most: int = 6) -> str:
     return f'<div class="notice"><p>Nearly dropped, below half of the average:</p><ul>{lines}{rest}</ul></div>'
 
 
+def framed_table(heads: Sequence[str], body: str, caption: str) -> str:
+    """A table from its headings and the HTML of its rows; it scrolls where there is too little room."""
+    columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table class="plain">'
+        f"<caption>{escape(caption)}</caption><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
 def plain_table(rows: Sequence[Mapping[str, str]], caption: str) -> str:
     """Rows of texts, the first of each as its head; nothing for no rows."""
     if not rows:
         return ""
-    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in rows[0])
     body = ""
     for row in rows:
         cells = [escape(text) for text in row.values()]
         body += f'<tr><th scope="row">{cells[0]}</th>{"".join(f"<td>{cell}</td>" for cell in cells[1:])}</tr>'
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table class="plain"><caption>{escape(caption)}'
-        f"</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    return framed_table(list(rows[0]), body, caption)

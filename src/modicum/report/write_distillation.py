@@ -16,10 +16,10 @@ from modicum.distillation.preview import natural, natural_span
 from modicum.ledger import Charge, Ledger
 from modicum.report.assemble import common_options, item
 from modicum.report.content import DataSummary, Gallery
+from modicum.report.costs import CostRow, cost_row, cost_rows
 from modicum.report.distillation_page import DistillationContent, MomentRow, TrialRow, distillation_page
 from modicum.report.format import count, percent, plus_minus, quantity, ratio, seconds
 from modicum.report.pictures import thumbnail
-from modicum.report.pretraining_page import CostRow
 
 if TYPE_CHECKING:
     from modicum.store import Store
@@ -255,14 +255,7 @@ def _command(settings: Mapping[str, Any], store: Store) -> list[str]:
 
 
 def _costs(spent: Ledger, judged: Sequence[Charge]) -> tuple[CostRow, ...]:
-    def row(charge: Charge, what: str, phase: str) -> CostRow:
-        passes = (charge.forward_flops, charge.backward_flops, charge.extra_flops)
-        return CostRow(what, phase, charge.samples, charge.labels, *passes, charge.seconds, charge.peak_bytes)
-
-    rows = [row(charge, charge.what, charge.phase) for charge in spent.charges]
-    if len(rows) > 1:
-        rows.append(row(spent.total(), "making it in all", ""))
-    return (*rows, *(row(charge, charge.what, charge.phase) for charge in judged if charge.phase != "choose"))
+    return (*cost_rows(spent, "making it in all"), *(cost_row(charge) for charge in judged if charge.phase != "choose"))
 
 
 # -- what is shown -----------------------------------------------------------------------------------------------------

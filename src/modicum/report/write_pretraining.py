@@ -18,10 +18,10 @@ from modicum.dataset import Dataset, Splits
 from modicum.pretraining import CurvePoint, Pretrained, ProbeTable
 from modicum.report.assemble import brightness, common_options, item
 from modicum.report.content import DataSummary
+from modicum.report.costs import CostRow, cost_row, cost_rows
 from modicum.report.format import count, percent, quantity, seconds
 from modicum.report.plane import plane, sprite
 from modicum.report.pretraining_page import (
-    CostRow,
     MapSummary,
     MomentSummary,
     NeighborRow,
@@ -173,16 +173,8 @@ def _facts(done: Pretrained, table: ProbeTable | None, n: int) -> tuple[tuple[st
 
 
 def _costs(done: Pretrained, table: ProbeTable | None) -> tuple[CostRow, ...]:
-    def row(charge: Any, what: str, phase: str) -> CostRow:
-        passes = (charge.forward_flops, charge.backward_flops, charge.extra_flops)
-        return CostRow(what, phase, charge.samples, charge.labels, *passes, charge.seconds, charge.peak_bytes)
-
-    rows = [row(charge, charge.what, charge.phase) for charge in done.ledger.charges]
-    if len(rows) > 1:
-        rows.append(row(done.ledger.total(), "learning in all", ""))
-    if table is not None:
-        rows.append(row(table.ledger.total(), "probes and their controls", "evaluate"))
-    return tuple(rows)
+    probed = [] if table is None else [cost_row(table.ledger.total(), "probes and their controls", "evaluate")]
+    return (*cost_rows(done.ledger, "learning in all"), *probed)
 
 
 def _command(settings: Mapping[str, Any]) -> list[str]:
