@@ -22,14 +22,14 @@ from modicum.evidence import environment
 
 HERE = Path(__file__).parent
 SHARED = HERE.parents[1] / "shared" / "data"
-SCORES = '"el2n(runs=3)" "forgetting(runs=1)" aum margin knn-shapley'
-CORESETS = "ssp herding k-center-greedy infobatch"
+SCORES = '"el2n(runs=3)" "forgetting(runs=1)" aum margin dyn-unc'
+CORESETS = "herding k-center-greedy facility-location infobatch hard-samples"
 MNIST = "--recipe.model mlp --recipe.epochs 6 --recipe.batch-size 128"
 JOBS = {
     "digits": ("scikit-learn's digits", "digits"),
     "mnist": (
         "MNIST, a multilayer perceptron on 54,000 training images",
-        f"{SHARED}/mnist.npz --seeds 3 {MNIST} --methods {SCORES} herding infobatch",
+        f"{SHARED}/mnist.npz --seeds 3 {MNIST} --methods {SCORES} {CORESETS}",
     ),
     "mnist-convnet": (
         "MNIST, a ConvNet of width 32 on 3,000 training images",
@@ -38,7 +38,7 @@ JOBS = {
     "cifar10-human-labels": (
         "CIFAR-10, 3,000 training images with real human labels of which 40 % are wrong",
         f"{SHARED}/cifar10-train.parquet --label label_worse --limit 3000 --seeds 3 --budgets 50% --recipe.epochs 12 "
-        '--methods "el2n(runs=1)" aum margin knn-shapley infobatch',
+        '--methods "el2n(runs=1)" aum margin knn-shapley facility-location infobatch',
     ),
     "csv": ("a CSV: scikit-learn's breast cancer", f"{{csv}} --methods {SCORES} {CORESETS}"),
     "sst2": (

@@ -174,3 +174,48 @@ def test_what_cannot_be_done():
         modicum.distill("iris", "dm", per_class=1, networks=-1)
     with pytest.raises(ModicumError, match="max_seconds=-1; expected seconds >= 0"):
         modicum.distill("iris", "dm", per_class=1, max_seconds=-1)
+
+
+def test_fit_selects_while_it_trains(capsys):
+    recipe = Recipe("linear", epochs=4)
+    for method in ("infobatch(ratio=0.9)", "adaptive-selection(keep=0.2, method='glister', rounds=2)"):
+        one = modicum.fit("iris", recipe, method=method)
+        assert one.ledger.total("train").samples < recipe.visits_for(90)
+        train = modicum.load("iris").train
+        again = modicum.fit(train, recipe, method=modicum.methods.make(method))
+        if method.startswith("infobatch"):  # which does not look at the validation split
+            assert again.history["loss"] == one.history["loss"]
+    words = ("iris", "--method", "hard-samples", "--recipe.model", "linear", "--recipe.epochs", "4")
+    status, out, _ = command(capsys, "fit", *words)
+    assert status == 0
+    assert "hard-samples trained on" in out
+    first = json.loads(command(capsys, "fit", *words, "--json")[1])
+    assert first["samples"] < recipe.visits_for(90)
+    plain = json.loads(command(capsys, "fit", "iris", *words[3:], "--json")[1])
+    assert plain["samples"] == recipe.visits_for(90)
+    assert plain["folder"] != first["folder"]
+
+
+def test_what_cannot_select_while_it_trains(run):
+    with pytest.raises(ModicumError, match="'craig' does not select while training"):
+        modicum.fit("iris", QUICK, method="craig")
+    with pytest.raises(ModicumError, match="'short' does not select while training"):
+        modicum.fit("iris", QUICK, method="short")
+    with pytest.raises(ModicumError, match="both say what is visited"):
+        modicum.fit("iris", QUICK, method="infobatch", mixture={"a": 1})
+    with pytest.raises(ModicumError, match="method='infobatch' is given, but a distilled set"):
+        modicum.fit(run[0], method="infobatch")
+
+
+def test_methods_for_other_data_are_refused_before_the_work():
+    told = "'{}' is for classification .* but scikit-learn diabetes is regression of tabular data; expected "
+    with pytest.raises(ModicumError, match=told.format("craig") + "one of .*facility-location"):
+        modicum.select("diabetes", "craig", 0.1)
+    with pytest.raises(ModicumError, match=told.format("aum") + "one of .*knn-shapley-regression"):
+        modicum.score("diabetes", "aum")
+    with pytest.raises(ModicumError, match=told.format("dm") + "other data"):
+        modicum.distill("diabetes", "dm", per_class=1)
+    with pytest.raises(ModicumError, match=told.format("adaptive-selection")):
+        modicum.fit("diabetes", QUICK, method="adaptive-selection")
+    with pytest.raises(ModicumError, match=told.format("craig")):
+        modicum.compare("diabetes", ["craig"], ["10%"], 1, QUICK)

@@ -34,6 +34,8 @@ __all__ = [
     "make",
     "need_text",
     "spec",
+    "suited",
+    "suits",
     "table",
 ]
 
@@ -183,6 +185,33 @@ def make(text: str) -> Any:
     if wrong:
         raise ModicumError(f"method {key!r} has no option {wrong[0]!r}; its options are {', '.join(names) or 'none'}")
     return kind(**options)
+
+
+def suits(method: Any, dataset: Dataset) -> bool:
+    """Whether the method, or its class, works on data of this kind."""
+    return dataset.info.task in method.card.tasks and dataset.info.modality in method.card.modalities
+
+
+def suited(method: Any, dataset: Dataset) -> Any:
+    """The method, where it works on data of this kind.
+
+    Raises:
+        ModicumError: It works on another task, or on another kind of data.
+
+    Example:
+        >>> import modicum
+        >>> suited(make("craig"), modicum.load("iris").train).card.key
+        'craig'
+    """
+    if not suits(method, dataset):
+        folder = type(method).__module__.rpartition(".")[0]
+        others = [k for k, c in table().items() if c.__module__.rpartition(".")[0] == folder and suits(c, dataset)]
+        raise ModicumError(
+            f"method {method.card.key!r} is for {' and '.join(method.card.tasks)} of {', '.join(method.card.modalities)} "
+            f"data, but {dataset.info.source or 'this'} is {dataset.info.task} of {dataset.info.modality} data; "
+            f"expected {'one of ' * bool(others)}{', '.join(others) or 'other data'}"
+        )
+    return method
 
 
 def spec(method: Any) -> str:

@@ -132,6 +132,7 @@ class Fit(Common):
     Args:
         data: A built-in name, a file or a folder; or the folder of a distilled set, which is trained on by its own recipe.
         test: Evaluate on the test split of these data instead; a distilled set knows the data that it was made from.
+        method: Which samples are visited when: a method that selects while training, such as infobatch or hard-samples.
         mixture: Share of the visits of each source of a mixture, such as web=3,books=1; every sample once an epoch when
             left out.
         out: Folder for the weights and the ledger; running again continues there.
@@ -140,6 +141,7 @@ class Fit(Common):
 
     data: Positional[str]
     test: str | None = None
+    method: str | None = None
     mixture: str | None = None
     out: str | None = None
     recipe: RecipeOptions = field(default_factory=RecipeOptions)  # type: ignore[valid-type]
@@ -148,12 +150,15 @@ class Fit(Common):
         """Train, evaluate, write."""
         from modicum.context import home
         from modicum.ledger import Ledger
+        from modicum.methods import make, spec
         from modicum.store import Store
         from modicum.verbs import fit
 
         what, dataset, recipe, test = self._prepared()
         shares = None if self.mixture is None else parse_shares(self.mixture)
-        key = work_key(recipe, dataset.fingerprint, test.fingerprint, self.seed, *([shares] if shares else []))
+        method = None if self.method is None else spec(make(self.method))
+        how = [part for part in (shares, method) if part]
+        key = work_key(recipe, dataset.fingerprint, test.fingerprint, self.seed, *how)
         store = Store(self.out or home() / f"fit-{stem(self.data)}-{key}")
         with store.locked():
             ctx = self.context().with_(store=store)
@@ -161,19 +166,26 @@ class Fit(Common):
                 say(f"Already done: {store.folder}")
                 result = store.read_json("result.json")
             else:
-                done = fit(what, recipe, ctx, mixture=shares)
+                done = fit(what, recipe, ctx, method=method, mixture=shares)
                 seen = done.evaluate(test)
                 result = {"metric": seen.metric, "test": seen.score, "loss": seen.loss, "ledger": done.ledger.to_json()}
                 store.write_tensors("model.safetensors", done.model.state_dict())
                 store.write_json("result.json", result)
                 store.remove("fit.state")
         row = {"metric": result["metric"], "test": round(result["test"], 4), "loss": round(result["loss"], 4)}
-        epochs = Ledger.from_json(result["ledger"]).epochs()
+        ledger = Ledger.from_json(result["ledger"])
+        epochs, visited = ledger.epochs(), ledger.total("train").samples
         told = (
             f"Epochs elapsed: {', '.join(f'{name} {count:.2f}' for name, count in epochs.items())}.\n" if epochs else ""
         )
-        note = f"{told}Weights and ledger are in {store.folder}."
-        print_rows([row], self.json, list(row), note, {"folder": str(store.folder), "epochs": epochs})
+        if method is not None:
+            whole = recipe.visits_for(len(dataset))
+            told += (
+                f"{method} trained on {visited} samples, {visited / whole:.0%} of the visits of the plain schedule.\n"
+            )
+        note = f"{told}{cost(ledger)} Weights and ledger are in {store.folder}."
+        more = {"folder": str(store.folder), "epochs": epochs, "samples": visited, "flops": ledger.total().flops}
+        print_rows([row], self.json, list(row), note, more)
 
     def _prepared(self) -> tuple[Any, Dataset, Recipe, Dataset]:
         """What is trained on, its samples, how, and what is tested on."""
@@ -187,7 +199,7 @@ class Fit(Common):
         data = load(self.data, **self.loading)
         recipe = recipe_of(self.recipe, self.data, self.loading) or default_recipe(data.train)
         test = data.test if self.test is None else load(self.test, **self.loading).test
-        return data.train, data.train, recipe, _as_trained(test, data.train)
+        return data, data.train, recipe, _as_trained(test, data.train)
 
     def _test_of(self, made: Distilled) -> Dataset:
         from modicum.data import load

@@ -21,7 +21,7 @@ from modicum.evidence import environment
 from modicum.ledger import Ledger, peak_bytes
 from modicum.measurement.features import Features
 from modicum.measurement.utilities import Utilities
-from modicum.methods import Distiller, Training, Valuation, as_methods, spec
+from modicum.methods import Distiller, Training, Valuation, as_methods, spec, suits
 from modicum.scores import Budget, as_budget
 from modicum.spec import content_key
 from modicum.store import Store
@@ -33,8 +33,9 @@ __all__ = ["DEFAULT_METHODS", "Estimate", "describe", "run", "trained_point", "w
 
 DEFAULT_METHODS = (
     *("full", "random", "stratified", "short"),
-    *("el2n(runs=3)", "forgetting(runs=1)", "aum", "margin", "knn-shapley", "ssp"),
-    *("herding", "k-center-greedy", "infobatch", "dm(iterations=100)"),
+    *("el2n(runs=3)", "forgetting(runs=1)", "aum", "margin", "dyn-unc"),
+    *("herding", "k-center-greedy", "facility-location"),
+    *("infobatch", "hard-samples", "dm(iterations=100)"),
 )
 """What is compared unless told otherwise. Where the paper averages more runs or iterates longer than a comparison can pay
 for, fewer and shorter; the table says so."""
@@ -138,13 +139,12 @@ def describe(
 
 def with_controls(methods: list[Any], data: Splits) -> list[Any]:
     """The methods that work on these data, the controls first."""
-    task = data.train.info.task
     names = {m.card.key for m in methods}
     missing = [key for key in ("full", "random", "stratified", "short") if key not in names]
     everything = as_methods(missing) + methods
     order = ("full", "random", "stratified", "short")
     everything.sort(key=lambda m: order.index(m.card.key) if m.card.key in order else len(order))
-    return [m for m in everything if task in m.card.tasks and data.train.info.modality in m.card.modalities]
+    return [method for method in everything if suits(method, data.train)]
 
 
 def _cells(methods: Sequence[Any], budgets: Sequence[Budget], seeds: Sequence[int], data: Splits) -> Iterator[Cell]:
@@ -220,13 +220,12 @@ def trained_point(
     """
     done = _fit(plan, replace(recipe, steps=steps), ctx, title)
     valid, test = (evaluate(done.model, d, ctx, what=what) for d, what in ((data.valid, "valid"), (data.test, "test")))
-    full_visits = recipe.steps_for(len(data.train)) / -(-len(data.train) // recipe.batch_size) * len(data.train)
     counts = plan.dataset.class_counts().tolist() if data.train.info.task == "classification" else []
     return Point(
         method=method,
         budget=budget,
         seed=ctx.seed,
-        keep=done.ledger.total().samples / full_visits,
+        keep=done.ledger.total().samples / recipe.visits_for(len(data.train)),
         samples=len(plan.dataset),
         valid=valid.score,
         test=test.score,

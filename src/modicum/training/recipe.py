@@ -103,6 +103,15 @@ class Recipe:
             return self.steps
         return max(1, round(self.epochs * -(-n // self.batch_size)))
 
+    def visits_for(self, n: int) -> int:
+        """Samples that the schedule visits on n of them, when nothing chooses among them.
+
+        Example:
+            >>> Recipe(epochs=5).visits_for(1000)
+            5000
+        """
+        return round(self.steps_for(n) / -(-n // self.batch_size) * n)
+
     def whole_epochs(self, n: int, share: float = 1.0) -> int:
         """Whole epochs in a share of the run on n samples, at least one.
 

@@ -12,7 +12,7 @@ from modicum.comparison.frontier import Frontier
 from modicum.context import Context, home
 from modicum.data import load
 from modicum.errors import ModicumError
-from modicum.methods import Pretraining, as_methods
+from modicum.methods import Pretraining, as_methods, suited
 from modicum.scores import Budget, as_budget
 from modicum.spec import content_key
 from modicum.store import Store
@@ -81,6 +81,8 @@ def compare(
             f"method {learners[0]!r} learns without labels and says nothing about what to train on; use "
             f"`modicum pretrain DATA --method {learners[0]}`"
         )
+    if tuple(methods) != DEFAULT_METHODS:  # of those, some are for other kinds of data
+        given = [suited(method, splits.train) for method in given]
     chosen, asked = with_controls(given, splits), [as_budget(b) for b in budgets]
     if folder is None:
         work = describe(splits, chosen, asked, seeds, recipe, ctx)

@@ -20,7 +20,7 @@ from modicum.distillation.whitening import whitened
 from modicum.errors import ModicumError
 from modicum.evidence import environment
 from modicum.ledger import Ledger
-from modicum.methods import Distiller, make, spec
+from modicum.methods import Distiller, Training, make, spec, suited
 from modicum.scores import Budget, budget_of
 from modicum.spec import content_key
 from modicum.store import Store
@@ -90,6 +90,7 @@ def distill(
     if networks < 0:
         raise ModicumError(f"networks={networks}; expected an integer >= 0")
     budget, splits = budget_of(keep, per_class), load(data, **options)
+    suited(chosen, splits.train)
     given, recipe = recipe, recipe or default_recipe(splits.train)
     if max_seconds is not None:
         ctx = ctx.with_(deadline=time.monotonic() + max_seconds)
@@ -158,6 +159,7 @@ def fit(
     recipe: Recipe | None = None,
     ctx: Context | None = None,
     *,
+    method: Any = None,
     mixture: Mapping[str, float] | None = None,
     **hooks: Any,
 ) -> Fit:
@@ -168,6 +170,8 @@ def fit(
             `modicum.mix`, which brings its own weights, or what `modicum.load` understands, whose training split is.
         recipe: How; one that suits the data when None, its own for a distilled set.
         ctx: Device, seed, ledger and store.
+        method: Which samples are visited when: a method that selects while training, such as `infobatch`, or its key. One
+            that looks at a validation split looks at the samples themselves where `data` has none.
         mixture: Share of the visits of each source of a mixture, by name; `ledger.epochs()` of the fit has the epochs
             elapsed of each.
         hooks: `sampler`, `objective`, `recorder` and the other arguments of `modicum.training.fit`.
@@ -175,15 +179,22 @@ def fit(
     Returns:
         The model, its history and its ledger.
 
+    Raises:
+        ModicumError: The data or an argument cannot be used, or two of them do not go together.
+
     Example:
-        >>> fit("iris", Recipe(model="linear", epochs=5)).recipe.model
-        'linear'
+        >>> short = Recipe(model="linear", epochs=5)
+        >>> fit("iris", short).ledger.total().samples
+        450
+        >>> fit("iris", short, method="hard-samples").ledger.total().samples < 450
+        True
     """
     if is_artefact(data):
         data = load_distilled(data)
     if isinstance(data, Distilled):
-        if mixture is not None:
-            raise ModicumError(f"mixture={dict(mixture)} is given, but a distilled set has no sources")
+        if mixture is not None or method is not None:
+            name, given = ("mixture", dict(mixture)) if mixture is not None else ("method", method)
+            raise ModicumError(f"{name}={given!r} is given, but a distilled set is trained on in its own way")
         ctx = ctx or Context()
         ctx = ctx if data.seed is None else ctx.with_(seed=data.seed)
         if data.teacher is not None:
@@ -191,7 +202,21 @@ def fit(
         return train(data.dataset, recipe or data.recipe, ctx, **hooks)
     if isinstance(data, Mixed):
         mixture, data = mixture or data.weights, data.splits.train
-    dataset = data if isinstance(data, Dataset) else load(data).train
+    splits = Splits(data, data, data) if isinstance(data, Dataset) else load(data)
+    dataset, ctx = splits.train, ctx or Context()
+    if mixture is not None and method is not None:
+        raise ModicumError(
+            f"mixture={dict(mixture)} and method={method!r} both say what is visited; expected one of them"
+        )
     if mixture is not None:
-        hooks = {"sampler": Mixture(dataset, mixture, (ctx or Context()).seed), **hooks}
+        hooks = {"sampler": Mixture(dataset, mixture, ctx.seed), **hooks}
+    if method is not None:
+        chosen = make(method) if isinstance(method, str) else method
+        recipe = recipe or default_recipe(dataset)
+        sampler = suited(chosen, dataset).sampler(splits, recipe, ctx) if isinstance(chosen, Training) else None
+        if sampler is None:
+            raise ModicumError(
+                f"method {chosen.card.key!r} does not select while training; expected one that does, such as 'infobatch'"
+            )
+        hooks = {"sampler": sampler, **hooks}
     return train(dataset, recipe, ctx, **hooks)

@@ -16,7 +16,7 @@ from modicum.context import Context
 from modicum.data import corrupt_labels, load
 from modicum.errors import ModicumError
 from modicum.evidence import environment
-from modicum.methods import Valuation, make, spec
+from modicum.methods import Valuation, make, spec, suited
 from modicum.scores import Scores
 from modicum.store import Store
 from modicum.training.fit import default_recipe
@@ -77,6 +77,7 @@ def score(
         raise ModicumError(f"max_seconds={max_seconds}; expected seconds >= 0")
     ctx = ctx or Context()
     splits, right = load(data, **options), None
+    suited(chosen, splits.train)
     if corrupt is not None:
         right = splits.train.labels.numpy().copy()
         noisy, _ = corrupt_labels(splits.train, corrupt, seed=ctx.seed)

@@ -21,7 +21,7 @@ from modicum.dataset import Dataset, Splits
 from modicum.errors import ModicumError
 from modicum.evidence import environment
 from modicum.ledger import Ledger
-from modicum.methods import Selector, Valuation, make, spec
+from modicum.methods import Selector, Valuation, make, spec, suited
 from modicum.scores import Budget, Selection, budget_of
 from modicum.selection.table import read_selection, selection_table
 from modicum.spec import format_call
@@ -142,7 +142,8 @@ def select(
             raise ModicumError(f"table={str(table)!r} says which samples to keep; leave keep, per_class and rule out")
         chosen, budget = None, None
     else:
-        chosen, budget = with_rule(method, rule, class_balance), budget_of(keep, per_class)
+        chosen = suited(with_rule(method, rule, class_balance), splits.train)
+        budget = budget_of(keep, per_class)
     files = {
         name: None if path is None else Path(path).absolute() for name, path in (("out", out), ("dropped", dropped))
     }
