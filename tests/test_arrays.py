@@ -51,3 +51,14 @@ def test_unit_rows():
     with pytest.raises(DataError, match=r"x\[1\] is all zero and has no direction"):
         unit_rows("x", np.array([[3.0, 4.0], [0.0, 0.0]]))
     assert unit_rows("x", np.array([[3.0, 4.0], [0.0, 0.0]]), zeros=True).tolist() == [[0.6, 0.8], [0.0, 0.0]]
+
+
+def test_unit_rows_at_the_ends_of_the_range():
+    rows = np.array([[3e200, 4e200], [3e-200, 4e-200], [3.0, 4.0]])
+    assert unit_rows("x", rows) == pytest.approx(np.array([[0.6, 0.8]] * 3))
+    assert rows[0, 0] == 3e200
+
+
+def test_a_view_that_runs_backwards_is_an_array_like_others():
+    rows = np.arange(6.0).reshape(3, 2)
+    assert tensor("x", rows[::-1], (2,), "(n, d)").tolist() == rows[::-1].tolist()

@@ -94,7 +94,8 @@ def tensor(name: str, array: Any, ndim: tuple[int, ...], shape: str) -> Tensor:
     """
     if not isinstance(array, Tensor):
         plain = real(name, array, ndim, shape)
-        return torch.from_numpy(plain if plain.flags.writeable else plain.copy())
+        usable = plain.flags.writeable and min(plain.strides, default=0) >= 0  # torch has no views that run backwards
+        return torch.from_numpy(plain if usable else plain.copy())
     moved = array.detach()
     if moved.ndim not in ndim or not moved.numel():
         raise DataError(f"{name} has shape {tuple(moved.shape)}; expected {shape}, not empty")
@@ -183,7 +184,15 @@ def unit_rows(name: str, rows: NumPy, zeros: bool = False) -> NumPy:
     Raises:
         DataError: A row is all zero, so that it has no direction.
     """
-    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    with np.errstate(over="ignore"):
+        norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    odd = np.flatnonzero(~((norms > 1e-150) & (norms < np.inf)))  # squares that leave the range of doubles
+    if len(odd):
+        peaks = np.abs(rows[odd]).max(1, keepdims=True)
+        peaks[peaks == 0] = 1
+        rows = rows.copy()
+        rows[odd] /= peaks
+        norms[odd] = np.sqrt(np.einsum("ij,ij->i", rows[odd], rows[odd], dtype=np.float64))
     if zeros:
         norms[norms == 0] = 1
     elif not norms.all():
