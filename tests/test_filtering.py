@@ -103,8 +103,57 @@ class TestVerb:
         assert len(found.dataset) == 200
         assert (found.dataset.ids % 3 != 0).mean() > 0.95
         labels.write_text("id,label\nx,1\n")
-        with pytest.raises(DataError, match="judge: none of its 1 ids is one of the 450 samples"):
+        with pytest.raises(
+            DataError, match=r"judge: none of its 1 ids, such as 'x', is one of the 450 samples; expected ids such as 0"
+        ):
             modicum.filter(texts, labels, keep=200, method=QUICK, inputs="text")
+
+    def test_another_answer_takes_the_place_of_the_first(self, texts: Path, tmp_path: Path) -> None:
+        folder, options = tmp_path / "run", {"method": QUICK, "inputs": "text", "ask": 60}
+        modicum.filter(texts, judge, keep=100, folder=folder, **options)
+        again = modicum.filter(texts, judge, keep=200, folder=folder, **options)
+        assert again.earlier == 60
+        assert "60 samples were judged (an earlier run asked about 60 of them)" in again.detail
+        with pytest.raises(ModicumError, match="could not be shown"):
+            modicum.filter(texts, judge, precision=0.999, folder=folder, **options)
+        assert Store(folder).names() == ["judgments.json", "run.json"]
+        with pytest.raises(
+            DataError, match=r"all 60 judged samples are bad, 60 of them by what the judge said in an earl"
+        ):
+            modicum.filter(texts, judge, keep=100, good=2.0, folder=folder, **options)
+
+    def test_a_folder_of_images_is_written_again_and_no_other_is_touched(self, tmp_path: Path) -> None:
+        from PIL import Image
+
+        (tmp_path / "in").mkdir()
+        draw = np.random.default_rng(0)
+        for i in range(60):
+            dark = draw.integers(0, 90 if i % 3 else 255, (8, 8)).astype(np.uint8)
+            Image.fromarray(dark).save(tmp_path / "in" / f"{i}.png")
+
+        def dim(rows: list[dict]) -> list[bool]:
+            return [row["image"].max() < 90 for row in rows]
+
+        options = {"ask": 40, "method": QUICK, "folder": tmp_path / "run"}
+        modicum.filter(tmp_path / "in", dim, keep=30, out=tmp_path / "out", **options)
+        found = modicum.filter(tmp_path / "in", dim, keep=20, out=tmp_path / "out", **options)
+        assert {file.name for file in (tmp_path / "out").iterdir()} == set(found.dataset.ids.tolist())
+        with pytest.raises(ModicumError, match="is not an empty folder; choose another one"):
+            modicum.filter(tmp_path / "in", lambda rows: 1 / 0, keep=20, out=tmp_path / "in", **options)
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "a").touch()
+        with pytest.raises(ModicumError, match="is not an empty folder; choose another one"):
+            modicum.filter(tmp_path / "in", dim, keep=20, out=tmp_path / "mine", **options)
+        assert (tmp_path / "mine" / "a").exists()
+
+    def test_ranks_are_those_of_the_choice_where_probabilities_tie(self, texts: Path, tmp_path: Path) -> None:
+        method = Quality(encoder="statistics", classifier="logistic", calibration="isotonic")
+        modicum.filter(texts, judge, keep=200, ask=100, method=method, folder=tmp_path, inputs="text")
+        table = Store(tmp_path).read_table("samples.parquet")
+        free = np.array(table["judged_good"].is_null())
+        kept, rank = np.array(table["status"]) == "kept", np.array(table["rank"])
+        assert sorted(rank) == list(range(450))
+        assert rank[free & kept].max() < rank[free & ~kept].min()
 
     def test_images(self) -> None:
         draw = np.random.default_rng(0)
@@ -127,6 +176,10 @@ class TestVerb:
             modicum.filter(texts, judge, precision=2)
         with pytest.raises(ModicumError, match="ask=3 and batch=50; expected at least 8"):
             modicum.filter(texts, judge, ask=3)
+        with pytest.raises(ModicumError, match=r"level=95; expected a confidence in \(0, 1\)"):
+            modicum.filter(texts, judge, level=95)
+        with pytest.raises(DataError, match="judge: score 2 of 2 is nan; expected a number"):
+            modicum.filter(texts, {0: 1.0, 1: float("nan")}, inputs="text")
         with pytest.raises(ModicumError, match="judge is a int; expected a function"):
             modicum.filter(texts, 3)
         with pytest.raises(ModicumError, match="is a budget per class; expected a fraction or a count"):
@@ -148,6 +201,7 @@ class TestCommand:
         assert main([*words, "--json"]) == 0
         answer = json.loads(capsys.readouterr().out)
         assert answer["kept"] == 180
+        assert answer["rows"][0]["good at least"] == answer["precision"]["low"]
         assert answer["file"] == "texts-kept.jsonl"
         assert len((tmp_path / "texts-kept.jsonl").read_text().splitlines()) == 180
         assert Path(answer["report"]).is_file()

@@ -61,7 +61,68 @@ def test_what_is_measured_was_not_learned_from():
     assert sum(b.count for b in found.bins) == 100
     assert found.share[1] <= found.share[0] <= found.share[2]
     assert [c[0] for c in found.curve][-1] == 1.0
-    assert found.curve[-1][1] == pytest.approx(found.share[0])
+    assert found.curve[-1][1] == found.judged[found.held_out].mean()
+    assert found.share[0] == pytest.approx(np.nanmean(found.judged))
+
+
+def rows_and_labels(seed, n, ask):
+    draw = np.random.default_rng(seed)
+    rows = torch.from_numpy(draw.normal(size=(n, 3))).float()
+    good = (draw.random(n) < 1 / (1 + np.exp(-1.5 * rows[:, 0].numpy() - 0.5))).astype(int)
+    return rows, good, draw.permutation(n)[:ask]
+
+
+@pytest.mark.parametrize("keep", [0.2, 0.5, 0.9])
+def test_intervals_hold_the_truth_however_many_were_judged(keep):
+    held = []
+    for seed in range(40):
+        rows, good, asked = rows_and_labels(seed, 400, 40 if seed % 2 else 240)
+        options = {"budget": Budget(keep), "strengths": (1.0,), **QUICK}
+        found = decide(Dataset(rows), {"inputs": [rows]}, asked, good[asked], Context(seed=seed), **options)
+        kept = found.selection.positions
+        truth = good[kept].mean(), good[kept].sum() / good.sum(), good.mean()
+        said = found.precision, found.recall, found.share
+        held += [[low - 1e-9 <= true <= high + 1e-9 for (_, low, high), true in zip(said, truth, strict=True)]]
+    assert np.mean(held, 0).min() >= 0.9
+
+
+def test_a_budget_of_judged_good_ones_is_wholly_good_and_no_more_is_said_to_be_lost():
+    rows, good, asked = rows_and_labels(0, 400, 200)
+    options = {"budget": Budget(good[asked].sum()), **QUICK}
+    found = decide(Dataset(rows), {"inputs": [rows]}, asked, good[asked], Context(), **options)
+    assert found.precision == (1.0, 1.0, 1.0)
+    true = good[asked].sum() / good.sum()
+    assert found.recall[1] <= true <= found.recall[2]
+    assert found.recall[2] < 0.65
+
+
+def test_where_all_are_judged_nothing_is_estimated():
+    rows, good, asked = rows_and_labels(1, 60, 60)
+    found = decide(Dataset(rows), {"inputs": [rows]}, asked, good[asked], Context(), precision=0.99, **QUICK)
+    assert np.array_equal(found.selection.positions, np.flatnonzero(good))
+    assert found.precision == found.recall == (1.0, 1.0, 1.0)
+    assert found.share == (good.mean(),) * 3
+    assert "all were judged, and 100.0 % of the kept ones are good" in found.sentence
+    assert "held-out samples before the cut" not in found.detail
+
+
+def test_too_few_judged_before_the_cut_say_nothing():
+    rows, _, asked = rows_and_labels(2, 4000, 12)
+    good = (rows[:, 0] > 0).long().numpy()
+    found = decide(
+        Dataset(rows),
+        {"inputs": [rows]},
+        asked,
+        good[asked],
+        Context(),
+        budget=Budget(int(good[asked].sum()) + 1),
+        **QUICK,
+    )
+    assert found.cut.judged == 0
+    assert np.isnan(found.precision[0])
+    assert found.precision[1:] == (pytest.approx(1 - 1 / len(found.dataset)), 1.0)
+    assert "too few were judged to say how good they are" in found.sentence
+    assert "nan" not in found.detail
 
 
 def test_another_order_of_the_samples_keeps_the_same():

@@ -1,7 +1,10 @@
 """What a judge sees, and what it says."""
 
+import datetime
 import json
 import sys
+import time
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -69,6 +72,19 @@ class TestCommand:
     def test_one_that_hangs_is_stopped(self):
         with pytest.raises(ModicumError, match=r"gave no answer on 1 samples within 0\.3 s; it was stopped"):
             CommandJudge(python("import time; time.sleep(30)"), timeout=0.3)([{"id": 1}])
+
+    def test_what_one_that_hangs_started_is_stopped_too(self, tmp_path):
+        left = tmp_path / "left"
+        with pytest.raises(ModicumError, match="it was stopped"):
+            CommandJudge(f"sh -c '(sleep 1; touch {left}) & wait'", timeout=0.2)([{"id": 1}])
+        time.sleep(1.2)
+        assert not left.exists()
+
+    def test_every_reader_of_json_understands_it(self):
+        row = {"id": 1, "x": float("nan"), "y": [float("inf"), {"day": datetime.date(2024, 5, 1)}], "z": Decimal("1.5")}
+        code = "import sys, json; d = json.loads(sys.stdin.read(), parse_constant=int); sys.exit(str(d))"
+        with pytest.raises(ModicumError, match=r"'x': None, 'y': \[None, \{'day': '2024-05-01'\}\], 'z': '1.5'"):
+            CommandJudge(python(code))([row])
 
     def test_commands_that_are_none(self):
         with pytest.raises(ModicumError, match="cannot be started: No such file"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,11 +92,13 @@ class Filter(Common):
             **loading,
         )
         store, n = Store(folder), len(found.judged)
-        kept, cut = len(found.dataset), found.cut
+        parts = (("kept", len(found.dataset), found.precision), ("all", n, found.share))
         rows = [
-            {"": "kept", "samples": kept, "share": kept / n, "good at least": cut.low, "good about": cut.precision},
-            {"": "all", "samples": n, "share": 1.0, "good at least": found.share[1], "good about": found.share[0]},
+            {"": name, "samples": size, "share": size / n, "good at least": low, "good about": about}
+            for name, size, (about, low, _) in parts
         ]
+        if math.isnan(found.precision[0]):
+            rows[0]["good about"] = None if self.json else "–"
         note = (
             f"{found.sentence}\n{found.detail}\n{cost(found.ledger)}\nKept samples: {out}\n"
             f"Table of all: {store.folder / 'samples.parquet'}\nReport: {store.folder / 'report.html'}"

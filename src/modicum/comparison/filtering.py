@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,7 @@ __all__ = ["Bin", "Filtered", "decide"]
 
 SHARES = tuple(round(0.05 * i, 2) for i in range(1, 21))
 BINS = 6
+Share: TypeAlias = "tuple[float, float, float]"  # an estimate, and the lower and upper end of its interval
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,14 @@ class Filtered:
         selection: Which these are, the probability of each sample, and a reason for each.
         judged: (n,) 1 where judged good, 0 where judged bad, NaN where nobody looked.
         held_out: (n,) which of the judged samples the classifier did not learn from.
-        cut: The place in the ranking, and the precision before it.
+        rank: (n,) place of each sample in the ranking by the classifier, 0 for the best.
+        cut: The place in the ranking, and what the held-out samples before it say.
         target: The precision that was asked for; None where a number of samples was.
         level: Confidence of what is said about the precision.
-        recall: Share of the good samples that stand before the cut, and its 95 % interval.
+        precision: Share of good samples among the kept ones, NaN where too few were judged to say, and its interval of
+            confidence `level`; where a target was asked for its lower end is the target, which was shown. What is known of
+            the judged ones counts as it is, here and below.
+        recall: Share of the good samples that are kept, and its 95 % interval.
         share: Share of good samples among all, and its 95 % interval.
         bins: The reliability curve.
         curve: Share kept -> precision, lower and upper end of its 95 % interval.
@@ -66,39 +71,41 @@ class Filtered:
         loss: Cross-entropy of the classifier on judged samples left out, in nats.
         blind: That of the share of good ones alone.
         ledger: What it cost.
+        earlier: How many of the judged samples were judged in an earlier run.
     """
 
     dataset: Dataset
     selection: Selection
     judged: NumPy
     held_out: NumPy
+    rank: NumPy
     cut: Cut
     target: float | None
     level: float
-    recall: tuple[float, float, float]
-    share: tuple[float, float, float]
+    precision: Share
+    recall: Share
+    share: Share
     bins: tuple[Bin, ...]
     curve: tuple[tuple[float, float, float, float], ...]
     classifier: str
     loss: float
     blind: float
     ledger: Ledger
+    earlier: int = 0
 
     @property
     def sentence(self) -> str:
         """The answer in one sentence."""
-        n, kept = len(self.judged), len(self.dataset)
+        kept, (about, low, high) = f"{len(self.dataset):,} of {len(self.judged):,} samples are kept", self.precision
+        if not np.isnan(self.judged).any():
+            return f"{kept}: all were judged, and {_percent(about)} of the kept ones are good."
         if self.target is not None:
             return (
-                f"{kept:,} of {n:,} samples are kept: with {100 * self.level:.3g} % confidence at least "
-                f"{100 * self.target:.3g} % of them are good."
+                f"{kept}: with {100 * self.level:.3g} % confidence at least {100 * self.target:.3g} % of them are good."
             )
-        if not self.cut.judged:
-            return f"{kept:,} of {n:,} samples are kept; too few were judged to say how good they are."
-        return (
-            f"{kept:,} of {n:,} samples are kept; about {100 * self.cut.precision:.1f} % of them are good "
-            f"({100 * self.cut.low:.1f} to {100 * self.cut.high:.1f} %)."
-        )
+        if np.isnan(about):
+            return f"{kept}; too few were judged to say how good they are."
+        return f"{kept}; about {_percent(about)} of them are good ({100 * low:.1f} to {_percent(high)})."
 
     @property
     def detail(self) -> str:
@@ -107,17 +114,22 @@ class Filtered:
         lost = (1 - r[0]) * s[0] * len(self.judged)
         seen = int((~np.isnan(self.judged)).sum())
         before = ""
-        if self.target is not None:
+        if self.target is not None and np.isnan(self.judged).any():
             before = (
                 f"Of {self.cut.judged} held-out samples before the cut {self.cut.good} are good "
-                f"({100 * self.cut.precision:.1f} %). "
+                f"({_percent(self.cut.precision)}). "
             )
+        earlier = f" (an earlier run asked about {self.earlier} of them)" if self.earlier else ""
         return (
-            f"{before}Of all samples {100 * s[0]:.1f} % are good ({100 * s[1]:.1f} to {100 * s[2]:.1f} %). "
-            f"The filter keeps {100 * r[0]:.1f} % of the good ones ({100 * r[1]:.1f} to {100 * r[2]:.1f} %): about "
-            f"{lost:,.0f} are lost. {seen} samples were judged, half of them to measure this on; "
+            f"{before}Of all samples {_percent(s[0])} are good ({100 * s[1]:.1f} to {_percent(s[2])}). "
+            f"The filter keeps {_percent(r[0])} of the good ones ({100 * r[1]:.1f} to {_percent(r[2])}): about "
+            f"{lost:,.0f} are lost. {seen} samples were judged{earlier}, half of them to measure this on; "
             f"{self.classifier} learned from the rest."
         )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def decide(
@@ -148,7 +160,7 @@ def decide(
 
     Returns:
         The answer. Samples judged bad are never kept while others are left, samples judged good always while there is
-        room; either only makes the kept set better than what is said of it.
+        room; a promised precision holds before the cut already, and these only add to it.
 
     Raises:
         DataError: Too few were judged, or all are alike.
@@ -159,7 +171,7 @@ def decide(
         >>> rows = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
         >>> good = (rows[:, 0] > -0.5).long().numpy()
         >>> found = decide(Dataset(rows), {"inputs": [rows]}, np.arange(120), good[:120], Context(), budget=Budget(0.5))
-        >>> len(found.dataset), found.cut.precision > 0.9
+        >>> len(found.dataset), found.precision[0] > 0.9
         (200, True)
     """
     if (budget is None) == (precision is None):
@@ -180,54 +192,103 @@ def decide(
         name, found = best_judging(sorted_tables, at[~held], good[~held], ctx.generator("quality"), **options)
         counts["extra_flops"] = 10 * sum(part.numel() for parts in tables.values() for part in parts)
     ranking = np.lexsort((np.arange(n), -found.scores))
-    standing = np.empty(n)  # dense, so that no two are alike
-    standing[ranking] = -np.arange(n, dtype=np.float64)
-    test_at, test_good = at[held], good[held]
-    if precision is not None:
-        cut = count_for_precision(standing, test_at, test_good, precision, level)
-        if cut is None:
-            raise ModicumError(_out_of_reach(standing, test_at, test_good, precision, level))
+    rank = np.empty(n, dtype=np.int64)
+    rank[ranking] = np.arange(n)
     known = np.full(n, np.nan)
     known[at] = good
-    tier = np.where(np.isnan(known), 1, np.where(known == 1, 0, 2))
-    if budget is not None:
-        count = budget.count(n, 1)
-        picks = np.lexsort((-standing, tier))[:count]
-        free = picks[tier[picks] == 1]
-        last = int(-standing[free].min()) + 1 if len(free) else count
-        cut = precision_at(max(1, last), standing, test_at, test_good, level)
-    else:
-        assert cut is not None
-        before = -standing < cut.count
-        picks = np.flatnonzero((before & (tier != 2)) | (tier == 0))
-    kept = np.zeros(n, dtype=bool)
-    kept[picks] = True
+    cut, kept = _cut(rank, known, at[held], good[held], budget, precision, level)
     selection = Selection.made(
-        order, picks, values=found.probabilities, unit="probability of being good", reasons=_reasons(known, kept)
+        order,
+        np.flatnonzero(kept),
+        values=found.probabilities,
+        unit="probability of being good",
+        reasons=_reasons(known, kept),
     )
-    inside = -standing[test_at] < cut.count
-    hits, total = int((inside & (test_good == 1)).sum()), int(test_good.sum())
-    judged, held_out = np.full(n, np.nan), np.zeros(n, dtype=bool)
-    judged[order] = known
-    held_out[order[test_at]] = True
+    judged, held_out, ranks = np.full(n, np.nan), np.zeros(n, dtype=bool), np.empty(n, dtype=np.int64)
+    judged[order], ranks[order] = known, rank
+    held_out[order[at[held]]] = True
     learned = good[~held].mean()
     return Filtered(
         selection.taken_from(train),
         selection,
         judged,
         held_out,
+        ranks,
         cut,
         precision,
         level,
-        (hits / total if total else float("nan"), *clopper_pearson(hits, total)),
-        (float(test_good.mean()), *clopper_pearson(total, len(test_good))),
-        _reliability(found.probabilities[test_at], test_good),
-        tuple(_curve(standing, test_at, test_good)),
+        *_told(rank, known, kept, at[held], good[held], cut, precision, level),
+        _reliability(found.probabilities[at[held]], good[held]),
+        tuple(_curve(-rank, at[held], good[held])),
         f"{found.classifier} on {name}",
         found.loss,
         float(-(learned * np.log(learned) + (1 - learned) * np.log(1 - learned))),
         ctx.ledger,
     )
+
+
+def _cut(
+    rank: NumPy,
+    known: NumPy,
+    at: NumPy,
+    good: NumPy,
+    budget: Budget | None,
+    precision: float | None,
+    level: float,
+) -> tuple[Cut, NumPy]:
+    """The place in the ranking, and what is kept: judged good ones, then the first of those nobody judged."""
+    n, tier = len(rank), np.where(np.isnan(known), 1, np.where(known == 1, 0, 2))
+    kept = np.zeros(n, dtype=bool)
+    if budget is not None:
+        count = budget.count(n, 1)
+        kept[np.lexsort((rank, tier))[:count]] = True
+        free = kept & (tier == 1)
+        return precision_at(int(rank[free].max()) + 1 if free.any() else count, -rank, at, good, level), kept
+    assert precision is not None
+    cut = count_for_precision(-rank, at, good, precision, level)
+    if cut is None and (tier == 1).any():
+        raise ModicumError(_out_of_reach(-rank, at, good, precision, level))
+    cut = cut or precision_at(n, -rank, at, good, level)
+    return cut, ((rank < cut.count) & (tier == 1)) | (tier == 0)
+
+
+def _told(
+    rank: NumPy,
+    known: NumPy,
+    kept: NumPy,
+    at: NumPy,
+    good: NumPy,
+    cut: Cut,
+    target: float | None,
+    level: float,
+) -> tuple[Share, Share, Share]:
+    """Precision, recall and the share of all: what is known of the judged samples, and what follows for the others.
+
+    The held-out samples before the cut are a random part of those before it that the classifier did not learn from, so
+    they speak for the ones nobody judged.
+    """
+    n, free, inside = len(rank), np.isnan(known), rank[at] < cut.count
+    sure = int((kept & (known == 1)).sum())  # kept, and judged good
+    before = _others(int(good[inside].sum()), int(inside.sum()), int((free & kept).sum()), level)
+    precision = tuple((sure + x) / int(kept.sum()) for x in before)
+    if target is not None and (free & kept).any():
+        precision = (precision[0], target, precision[2])
+    hits, total, all_good = int(good[inside].sum()), int(good.sum()), int((known == 1).sum())
+    unseen = _others(total, len(good), int(free.sum()))  # good ones that nobody judged
+    # the share of them before the cut; where judged good ones fill the budget nothing else is kept
+    reached = (hits / max(total, 1), *clopper_pearson(hits, total)) if (free & kept).any() else (0.0, 0.0, 0.0)
+    recalls = [[(sure + share * many) / (all_good + many) for many in unseen] for share in reached]
+    recall = (recalls[0][0], min(recalls[1]), max(recalls[2]))
+    share = tuple((all_good + x) / n for x in _others(all_good, int((~free).sum()), int(free.sum())))
+    return precision, recall, share  # type: ignore[return-value]
+
+
+def _others(good: int, judged: int, rest: int, level: float = 0.95) -> Share:
+    """How many of the `rest` are good, and the interval, where `judged` random ones beside them had so many good ones."""
+    if not rest:
+        return 0.0, 0.0, 0.0
+    low, high = (float(np.clip(x * (judged + rest) - good, 0, rest)) for x in clopper_pearson(good, judged, level))
+    return rest * good / judged if judged else float("nan"), low, high
 
 
 def _reasons(known: NumPy, kept: NumPy) -> NumPy:

@@ -8,9 +8,11 @@ import json
 import math
 import os
 import shlex
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -122,7 +124,8 @@ class CommandJudge:
     """A command that reads a JSON object for each sample, one a line, and writes one score for each, one a line.
 
     It is started once for each batch, without a shell (`sh -c "..."` gives one), reads until the end of its input and must
-    end with the status 0. What it writes to its standard error is shown only when it fails.
+    end with the status 0. What it writes to its standard error is shown only when it fails. When it takes too long, or
+    this program is interrupted, it is stopped with all that it started.
 
     Args:
         command: As it would be typed, quotes included.
@@ -161,14 +164,14 @@ class CommandJudge:
         Raises:
             ModicumError: It cannot be started, takes too long, fails, or writes something else than scores.
         """
-        lines = "".join(json.dumps(_plain(sample), ensure_ascii=False) + "\n" for sample in samples)
+        lines = "".join(json.dumps(_plain(sample), ensure_ascii=False, allow_nan=False) + "\n" for sample in samples)
         who = f"command {self.command!r}"
         # a file and no pipe: a command that ends before it has read all must not end this program too
         try:
             with tempfile.TemporaryFile() as given:
-                given.write(lines.encode())
+                given.write(lines.encode(errors="replace"))
                 given.seek(0)
-                done = subprocess.run(self.words, stdin=given, capture_output=True, timeout=self.timeout, check=False)
+                status, out, told = _ran(self.words, given, self.timeout)
         except subprocess.TimeoutExpired:
             raise ModicumError(
                 f"{who} gave no answer on {len(samples)} samples within {self.timeout:g} s; it was stopped: raise timeout, "
@@ -176,11 +179,24 @@ class CommandJudge:
             ) from None
         except OSError as error:
             raise ModicumError(f"{who} cannot be started: {error.strerror or error}") from None
-        if done.returncode:
-            told = done.stderr.decode(errors="replace").strip()[-TOLD:]
-            raise ModicumError(f"{who} ended with the status {done.returncode}{f': ...{told}' if told else ''}")
-        answers = [line.strip() for line in done.stdout.decode(errors="replace").splitlines() if line.strip()]
+        if status:
+            end = told.strip()[-TOLD:]
+            raise ModicumError(f"{who} ended with the status {status}{f': ...{end}' if end else ''}")
+        answers = [line.strip() for line in out.splitlines() if line.strip()]
         return checked_scores(answers, len(samples), who)
+
+
+def _ran(words: list[str], given: Any, timeout: float) -> tuple[int, str, str]:
+    """Status, output and errors of a command, which is the first of its own group of processes."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=given, stdout=pipe, stderr=pipe, start_new_session=True) as running:
+        try:
+            out, told = running.communicate(timeout=timeout)
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+            raise
+    return running.returncode, out.decode(errors="replace"), told.decode(errors="replace")
 
 
 def samples_of(data: Any, dataset: Dataset, positions: Sequence[int], **options: Any) -> list[Sample]:
@@ -280,7 +296,15 @@ def _plain(sample: Sample) -> Sample:
         buffer = io.BytesIO()
         Image.fromarray(made["image"]).save(buffer, "PNG", compress_level=1)
         made["image"] = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return {
-        key: value if isinstance(value, (str, int, float, bool, list, dict, type(None))) else str(value)
-        for key, value in made.items()
-    }
+    return {key: _json(value) for key, value in made.items()}
+
+
+def _json(value: Any) -> Any:
+    """A value as any reader of JSON understands it: null for numbers that are none, texts for dates and the like."""
+    if isinstance(value, dict):
+        return {str(key): _json(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, type(None))) else str(value)

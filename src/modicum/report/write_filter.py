@@ -26,6 +26,7 @@ __all__ = ["sample_table", "write_filter"]
 
 Show: TypeAlias = "Callable[[Sequence[int]], list[dict[str, Any]]]"
 SHOWN = 12
+NOT_READ = ("id", "label")
 WORDS = 600  # characters of a text that are shown
 SETTINGS = (
     *("data", "inputs", "label", "limit", "judge", "ask", "keep", "precision", "level", "good"),
@@ -50,23 +51,22 @@ OPTIONS = (
 def sample_table(found: Filtered, train: Dataset) -> pa.Table:
     """A row for each sample: id, status, probability, rank (0 is best), reason, what was judged, whether held out.
 
+    Ranks are by the classifier before calibration, which may give several samples one probability.
+
     Args:
         found: The answer.
         train: All samples.
     """
     import pyarrow as pa
 
-    values = _values(found)
-    rank = np.empty(len(values), dtype=np.int64)
-    rank[np.lexsort((train.ids, -values))] = np.arange(len(values))
     judged = pa.array([None if np.isnan(x) else bool(x) for x in found.judged], pa.bool_())
     assert found.selection.reasons is not None
     return pa.table(
         {
             "id": train.ids,
             "status": np.where(_kept(found), "kept", "dropped"),
-            "probability": values,
-            "rank": rank,
+            "probability": _values(found),
+            "rank": found.rank,
             "reason": found.selection.reasons.astype(str),
             "judged_good": judged,
             "held_out": found.held_out,
@@ -93,11 +93,11 @@ def write_filter(
         "detail": found.detail,
         "kept": len(found.dataset),
         "of": len(train),
-        "precision": {"estimate": _plain(cut.precision), "low": cut.low, "high": cut.high, "confidence": cut.level},
+        "precision": {**_ends(found.precision), "confidence": found.level},
         "cut": {"count": cut.count, "judged": cut.judged, "good": cut.good},
         "target": found.target,
-        "recall": dict(zip(("estimate", "low", "high"), map(_plain, found.recall), strict=True)),
-        "good": dict(zip(("estimate", "low", "high"), map(_plain, found.share), strict=True)),
+        "recall": _ends(found.recall),
+        "good": _ends(found.share),
         "classifier": found.classifier,
         "loss": found.loss,
         "blind": found.blind,
@@ -107,8 +107,9 @@ def write_filter(
     store.write_json("run.json", {**settings, "result": result})
 
 
-def _plain(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+def _ends(share: tuple[float, float, float]) -> dict[str, float | None]:
+    plain = (value if np.isfinite(value) else None for value in share)
+    return dict(zip(("estimate", "low", "high"), plain, strict=True))
 
 
 def _values(found: Filtered) -> NumPy:
@@ -128,14 +129,15 @@ def _content(found: Filtered, train: Dataset, settings: Mapping[str, Any], show:
     spread = ScoreSummary.from_values(
         "all samples", "value", "probability", values, good, ("not judged", "good", "bad")
     )
-    lost = 1 - found.recall[0]
+    lost, inputs = 1 - found.recall[0], settings.get("inputs") or ()
+    columns = (inputs,) if isinstance(inputs, str) else tuple(inputs)
     facts = (
         ("Kept", count(len(found.dataset)), f"of {count(len(train))} samples"),
         (
             "Precision",
-            percent(found.cut.precision),
-            f"{found.cut.good} of {found.cut.judged} held-out samples before the cut; "
-            f"{'at least' if found.target is not None else 'from'} {percent(found.cut.low)}",
+            percent(found.precision[0]),
+            f"{'at least' if found.target is not None else 'from'} {percent(found.precision[1])}; "
+            f"{found.cut.good} of {found.cut.judged} held-out samples before the cut",
         ),
         ("Good ones lost", percent(lost), f"from {percent(1 - found.recall[2])} to {percent(1 - found.recall[1])}"),
         ("Good among all", percent(found.share[0]), f"from {percent(found.share[1])} to {percent(found.share[2])}"),
@@ -175,15 +177,15 @@ def _content(found: Filtered, train: Dataset, settings: Mapping[str, Any], show:
         came_low=tuple(b.low for b in found.bins),
         came_high=tuple(b.high for b in found.bins),
         held_out=int(found.held_out.sum()),
-        galleries=tuple(g for g in _galleries(found, train, show) if g.items),
+        galleries=tuple(g for g in _galleries(found, train, show, columns) if g.items),
         settings={key: settings[key] for key in SETTINGS if settings.get(key) is not None},
         command=shlex.join(_command(settings)),
     )
 
 
-def _galleries(found: Filtered, train: Dataset, show: Show | None) -> list[Gallery]:
+def _galleries(found: Filtered, train: Dataset, show: Show | None, inputs: Sequence[str]) -> list[Gallery]:
     values, judged = _values(found), found.judged
-    ranking = np.lexsort((train.ids, -values))
+    ranking = np.argsort(found.rank)
     free = ranking[np.isnan(judged[ranking])]
     held = ranking[found.held_out[ranking]]
     off = np.abs(values[held] - judged[held])
@@ -197,14 +199,14 @@ def _galleries(found: Filtered, train: Dataset, show: Show | None) -> list[Galle
         ("Where judge and classifier disagree", "Held out, so the classifier never saw what the judge said.", wrong),
     )
     span = brightness(train)
-    texts = _texts(train, [int(i) for *_, rows in shown for i in rows[:SHOWN]], show)
+    texts = _texts(train, [int(i) for *_, rows in shown for i in rows[:SHOWN]], show, inputs)
     return [
         Gallery(title, text, tuple(_item(found, train, int(i), span, texts) for i in rows[:SHOWN]))
         for title, text, rows in shown
     ]
 
 
-def _texts(train: Dataset, positions: list[int], show: Show | None) -> dict[int, str]:
+def _texts(train: Dataset, positions: list[int], show: Show | None, inputs: Sequence[str]) -> dict[int, str]:
     """Texts of some samples as people wrote them."""
     if train.info.modality != "text" or not train.info.vocabulary:
         return {}
@@ -212,7 +214,7 @@ def _texts(train: Dataset, positions: list[int], show: Show | None) -> dict[int,
     if show is None:
         return {i: decode(train, i) for i in unique}
     return {
-        i: " · ".join(str(value) for name, value in row.items() if name not in ("id", "label"))
+        i: " · ".join(str(value) for name, value in row.items() if (name in inputs if inputs else name not in NOT_READ))
         for i, row in zip(unique, show(unique), strict=True)
     }
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from modicum.arrays import NumPy
 from modicum.comparison.filtering import Filtered, decide
 from modicum.context import Context
 from modicum.data import load, save_rows
@@ -64,8 +69,8 @@ def filter(
             for each; a file of labels (see `read_judgments`); scores by id; a `CommandJudge` or the text of its command.
         keep: How many to keep: a fraction, a count, `30%`.
         precision: Or the share of good ones that the kept ones must have; 0.9 when neither is given.
-        ask: How many samples the judge is asked about; what is in the folder already is not asked again. A file of labels
-            is read whole; it should name random samples, or what is said about precision holds for samples like those.
+        ask: How many samples the judge is asked about; what is in the folder already is not asked again, even if the judge
+            would say something else now: delete `judgments.json` then. A file of labels is read whole; it should name random samples, or what is said about precision holds for samples like those.
         level: Confidence of the bound on the precision.
         good: The least score of a good sample.
         method: How the classifier is made; `Quality()` when None.
@@ -85,7 +90,7 @@ def filter(
 
     Example:
         >>> found = filter("iris", lambda rows: [r["petal width (cm)"] > 1 for r in rows], keep=0.5, ask=60)
-        >>> len(found.dataset), found.cut.precision
+        >>> len(found.dataset), found.precision[0]
         (75, 1.0)
     """
     if keep is not None and precision is not None:
@@ -96,89 +101,101 @@ def filter(
         raise ModicumError(f"precision={precision}; expected a share of good samples in (0, 1)")
     if ask < 8 or batch < 1:
         raise ModicumError(f"ask={ask} and batch={batch}; expected at least 8 samples to judge, at least 1 at a time")
+    if not 0 < level < 1:
+        raise ModicumError(f"level={level}; expected a confidence in (0, 1)")
     ctx, method = ctx or Context(), method or Quality()
     budget = None if keep is None else as_budget(keep)
     if budget is not None and budget.per_class is not None:
         raise ModicumError(f"keep={keep!r} is a budget per class; expected a fraction or a count of all samples")
     who, judge, options = _name(judge), _judge(judge), _loading(data, options)
     splits = load(data, **options)
-    train = splits.train
+    train: Dataset = splits.train
     if budget is not None:
         budget.count(len(train))  # before anybody is asked
     store = None if folder is None else Store(folder)
-    if store is None:
-        return _filtered(
-            data, splits, judge, None, ctx, budget, precision, ask, level, good, method, batch, recipe, options, out
+    to = None if out is None else Path(out).absolute()
+    made_here = to is not None and store is not None and _written(store) == str(to)
+    if to is not None and to.is_dir() and any(to.iterdir()) and not made_here:
+        raise ModicumError(f"out={str(to)!r} is not an empty folder; choose another one, or a file name")
+    settings = {
+        **{"command": "filter", "data": str(data), "label": None, "limit": None, **options},
+        **{"judge": who, "keep": str(budget) if budget else None, "precision": precision, "ask": ask},
+        **{"level": level, "good": good, "encoder": method.encoder, "classifier": method.classifier},
+        **{"calibration": method.calibration, "seed": ctx.seed, "environment": environment(), "recipe": {}},
+        **{"batch": batch, "out": None if to is None else str(to), "written": str(to) if made_here else None},
+    }
+    with nullcontext() if store is None else store.locked():
+        if store is not None:
+            for name in ("report.html", "samples.parquet"):  # of another answer
+                store.remove(name)
+            store.write_json("run.json", settings)
+        asked, scores, earlier = _judgments(judge, data, train, ask, store, ctx, batch, options)
+        recipe = recipe or (default_recipe(train) if method.encoder == "trained" else Recipe())
+        inner = ctx if store is None else ctx.with_(store=store)
+        measured = [need.measure(splits, recipe, inner) for need in method.needs()]
+        labels = (scores >= good).astype(np.int64)
+        if store is not None and earlier and labels.min() == labels.max():
+            raise DataError(
+                f"all {len(labels)} judged samples are {'good' if labels[0] else 'bad'}, {earlier} of them by what the judge "
+                f"said in an earlier run; when it judges otherwise now, delete {store.folder / KNOWN}, else judge more"
+            )
+        found = decide(
+            train,
+            tables_of(method.encoder, [m.train for m in measured]),
+            asked,
+            labels,
+            ctx,
+            budget=budget,
+            precision=precision,
+            level=level,
+            classifier=method.classifier,
+            calibration=method.calibration,
+            folds=method.folds,
         )
-    with store.locked():
-        settings = {
-            **{"command": "filter", "data": str(data), "label": None, "limit": None, **options},
-            **{"judge": who, "keep": str(budget) if budget else None, "precision": precision, "ask": ask},
-            **{"level": level, "good": good, "encoder": method.encoder, "classifier": method.classifier},
-            **{"calibration": method.calibration, "seed": ctx.seed, "environment": environment(), "recipe": {}},
-            **{"batch": batch, "out": None if out is None else str(out)},
-        }
-        store.write_json("run.json", settings)
-        found = _filtered(
-            data, splits, judge, store, ctx, budget, precision, ask, level, good, method, batch, recipe, options, out
-        )
-        from modicum.report.write_filter import write_filter
+        found = replace(found, earlier=earlier)
+        if to is not None:
+            if to.is_dir():  # empty, or made by this run before
+                shutil.rmtree(to)
+            save_rows(data, found.dataset, to, **_columns(options))
+        if store is not None:
+            from modicum.report.write_filter import write_filter
 
-        write_filter(found, train, store, settings, lambda rows: samples_of(data, train, rows, **_columns(options)))
+            settings["written"] = settings["out"]
+            write_filter(found, train, store, settings, lambda rows: samples_of(data, train, rows, **_columns(options)))
     return found
 
 
-def _filtered(
+def _written(store: Store) -> str | None:
+    """Where a filter in this folder has put what it kept."""
+    before = store.read_json("run.json") if store.has("run.json") else {}
+    return before.get("written") if before.get("command") == "filter" else None
+
+
+def _judgments(
+    judge: Judge | Mapping[Any, float],
     data: Any,
-    splits: Any,
-    judge: Any,
+    train: Dataset,
+    ask: int,
     store: Store | None,
     ctx: Context,
-    budget: Budget | None,
-    precision: float | None,
-    ask: int,
-    level: float,
-    good: float,
-    method: Quality,
     batch: int,
-    recipe: Recipe | None,
     options: Mapping[str, Any],
-    out: Any,
-) -> Filtered:
-    train: Dataset = splits.train
-    given = judge if isinstance(judge, Mapping) else None
-    order = by_id(train).numpy()
-    drawn = order[np.asarray(_permutation(len(train), ctx))]
-    if given is not None:
-        known = {str(name): float(score) for name, score in given.items()}
+) -> tuple[NumPy, NumPy, int]:
+    """Positions of the judged samples in a random order, their scores, and how many of them an earlier run asked for."""
+    drawn = by_id(train).numpy()[torch.randperm(len(train), generator=ctx.generator("filter", "ask")).numpy()]
+    earlier = 0
+    if isinstance(judge, Mapping):
+        known = dict(zip(map(str, judge), checked_scores(judge.values(), len(judge), "judge"), strict=True))
         asked = np.array([i for i in drawn.tolist() if str(train.ids[i]) in known], dtype=np.int64)
         if not len(asked):
             raise DataError(
-                f"judge: none of its {len(known)} ids is one of the {len(train)} samples; expected ids such as {train.ids[0].item()!r}"
+                f"judge: none of its {len(known)} ids, such as {next(iter(known), '')!r}, is one of the {len(train)} samples; "
+                f"expected ids such as {train.ids[0].item()!r}"
             )
     else:
-        asked = drawn[: min(ask, len(train))]
-        known = _ask(judge, data, train, asked, store, ctx, batch, options)
-    labels = np.array([known[str(train.ids[i])] >= good for i in asked.tolist()]).astype(np.int64)
-    recipe = recipe or (default_recipe(train) if method.encoder == "trained" else Recipe())
-    inner = ctx if store is None else ctx.with_(store=store)
-    measured = [need.measure(splits, recipe, inner) for need in method.needs()]
-    found = decide(
-        train,
-        tables_of(method.encoder, [m.train for m in measured]),
-        asked,
-        labels,
-        ctx,
-        budget=budget,
-        precision=precision,
-        level=level,
-        classifier=method.classifier,
-        calibration=method.calibration,
-        folds=method.folds,
-    )
-    if out is not None:
-        save_rows(data, found.dataset, out, **_columns(options))
-    return found
+        asked = drawn[:ask]
+        known, earlier = _ask(judge, data, train, asked, store, ctx, batch, options)
+    return asked, np.array([known[str(train.ids[i])] for i in asked.tolist()]), earlier
 
 
 def _judge(judge: Any) -> Any:
@@ -227,23 +244,17 @@ def _columns(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in ("inputs", "label", "header")}
 
 
-def _permutation(n: int, ctx: Context) -> Any:
-    import torch
-
-    return torch.randperm(n, generator=ctx.generator("filter", "ask"))
-
-
 def _ask(
     judge: Judge,
     data: Any,
     train: Dataset,
-    asked: np.ndarray[Any, Any],
+    asked: NumPy,
     store: Store | None,
     ctx: Context,
     batch: int,
     options: Mapping[str, Any],
-) -> dict[str, float]:
-    """Scores by id of these samples, of which only those are asked for that are not known yet."""
+) -> tuple[dict[str, float], int]:
+    """Scores by id of these samples, of which only those are asked for that are not known yet, and how many were."""
     who = {"judge": _name(judge), "data": content_key(train.fingerprint)}
     held: dict[str, Any] = {**who, "seconds": 0.0, "scores": {}}
     if store is not None and store.has(KNOWN):
@@ -268,4 +279,4 @@ def _ask(
                 store.write_json(KNOWN, held)
             done(min(start + batch, len(missing)))
     ctx.ledger.add(Charge("choose", "judging", samples=len(asked), seconds=held["seconds"]))
-    return known
+    return known, len(asked) - len(missing)
