@@ -37,8 +37,28 @@ def test_the_command_writes_what_it_prints(
     page = (folder / "report.html").read_text()
     assert f"{told['alpha']:.3g}" in page
     assert "modicum forecast prune digits" in page
+    assert "What to take, and the errors of the pilot" in page
     assert Store(folder).verify() == []
     assert main(["report", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == told["rows"]
+    curves = pq.read_table(folder / "curve.parquet")
+    assert told["rows"][0]["tried_at"] == pytest.approx(0.2, abs=1e-3)
+    assert told["rows"][1]["tried_hardest"] == pytest.approx(curves["hardest"][-1].as_py())
+    assert [row["choice"] for row in told["rows"]] == pq.read_table(folder / "forecast.parquet")["choice"].to_pylist()
+
+
+def test_theory_alone_costs_a_third_and_less(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MODICUM_HOME", str(tmp_path / "runs"))
+    assert main(["forecast", "prune", "digits", *QUICK, "--no-trials", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {row["tried_at"] for row in told["rows"]} == {None}
+    page = Path(told["report"]).read_text()
+    assert "--no-trials" in page
+    assert "What to take" not in page
+    assert main(["report", str(Path(told["report"]).parent), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == told["rows"]
 
 

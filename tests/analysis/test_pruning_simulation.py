@@ -62,6 +62,7 @@ def test_same_seed_same_bits():
         ({"angle": -1.0}, "angle=-1.0; expected radians in"),
         ({"rule": "middle"}, "rule='middle'; expected 'hardest', 'easiest' or 'random'"),
         ({"dimensions": 1}, "dimensions=1; expected an integer >= 2"),
+        ({"dimensions": 2.5}, "dimensions=2.5; expected an integer >= 2"),
         ({"runs": 0}, "runs=0; expected an integer >= 1"),
     ],
 )

@@ -50,7 +50,7 @@ LINES = {
     "d2-pruning": Line(
         "d2-pruning(score='el2n', encoder='inputs', beta=0.1)", reads=("scores", "features"), balanced=True
     ),
-    "auto": Line("auto(runs=2)", reads=("curve", "scores")),
+    "auto": Line("auto(runs=2)", reads=("pilot",)),
     "cal": Line("cal(neighbors=3, until=0.5)", reads=("gradients",), balanced=True),
     "deepfool": Line("deepfool(until=0.5)", reads=("gradients",), balanced=True),
     "craig": Line("craig(until=0.5)", reads=("gradients",), balanced=True),
@@ -113,6 +113,8 @@ def same(a, b):
         return bool(torch.equal(torch.as_tensor(a), torch.as_tensor(b)))
     if isinstance(a, Dataset):
         return all(same(getattr(a, name), getattr(b, name)) for name in ("inputs", "targets", "ids"))
+    if dataclasses.is_dataclass(a) and not isinstance(a, Ledger):
+        return same(vars(a), vars(b))
     return (a.to_json() == b.to_json()) if isinstance(a, Ledger) else a == b
 
 

@@ -73,12 +73,28 @@ def test_standard_errors_hold_the_runs_and_the_validation_split():
     assert 0 < one.deviations.item() < 0.1
 
 
+def test_errors_on_one_validation_split_go_together():
+    table = CurveTable(torch.tensor([1, 4]), 8, torch.tensor([[0.4, 0.1]] * 2, dtype=torch.float64), 10**6, 2)
+    # models whose wrong answers contain those of the better ones: the cosine of the two indicators
+    expected = (0.1 * 0.6 / (0.4 * 0.9)) ** 0.5
+    assert np.allclose(table.correlation, [[1, expected], [expected, 1]], atol=1e-4)
+    noisy = CurveTable(table.sizes, 8, torch.tensor([[0.3, 0.2], [0.5, 0.0]], dtype=torch.float64), 10**6, 2)
+    assert noisy.correlation[0, 1] < 0.01
+
+
+def test_guessing_is_the_most_frequent_class(digits):
+    assert CURVE.measure(digits, RECIPE, Context()).chance == 1 - digits.train.labels.bincount().max() / 400
+    assert CurveTable(torch.tensor([1, 2]), 2, torch.zeros(1, 2), 9, 4).chance == 0.75
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
         ({"shares": (0.5,)}, r"shares=\(0.5,\); expected at least two rising shares in \(0, 1\]"),
         ({"shares": (0.5, 0.2)}, r"shares=\(0.5, 0.2\); expected"),
         ({"shares": (0.5, 1.2)}, r"shares=\(0.5, 1.2\); expected"),
+        ({"shares": (0.5, float("nan"))}, r"shares=\(0.5, nan\); expected"),
+        ({"shares": 0.5}, r"shares=0.5; expected"),
         ({"runs": 0}, "runs=0; expected an integer >= 1"),
         ({"steps": "few"}, "steps='few'; expected 'scaled' or 'equal'"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,21 @@ def test_the_headline_follows_the_rows() -> None:
     assert "is not clear from this pilot" in forecast_page(content(rows=unclear, diagram=table))
     both = [ROWS[0], KeepForecast(0.5, 0.2, 0.1, 0.05, "easiest", 0.95, 5.0)]
     assert "It depends on how much is kept" in forecast_page(content(rows=both))
+
+
+def test_what_the_pilot_measured_is_on_it() -> None:
+    more = {"tried_at": 0.2, "tried_random": 0.031, "tried_hardest": 0.052, "tried_easiest": 0.117}
+    rows = [replace(row, **more) for row in ROWS]
+    curves = (("hardest", (0.45, 0.052), (0.01, 0.01)), ("easiest", (0.35, 0.117), (0.01, 0.01)))
+    text = forecast_page(content(rows=rows, tried=curves))
+    assert "Keep random samples" in text
+    assert "hardest, predicted best, erred more in the pilot" in text
+    for number in ("3.1\xa0%", "5.2\xa0%", "11.7\xa0%", "20 %"):
+        assert number in text
+    assert "var(--s1)" in text.split('id="curve"')[1]
+    proven = [replace(rows[0], proven="hardest"), rows[1]]
+    assert "It depends on how much is kept" in forecast_page(content(rows=proven, tried=curves))
+    assert "Keep the hardest samples" in forecast_page(content(rows=proven[:1], diagram=ERRORS[:, :1], tried=curves))
 
 
 def test_names_from_data_are_escaped_and_nothing_is_loaded() -> None:

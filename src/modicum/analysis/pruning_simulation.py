@@ -101,8 +101,8 @@ def simulate_pruning(
         ("keep", 0 < keep <= 1, keep, "a share in (0, 1]"),
         ("angle", 0 <= angle <= math.pi / 2 + 1e-12, angle, "radians in [0, pi / 2]"),
         ("rule", rule in RULES, rule, "'hardest', 'easiest' or 'random'"),
-        ("dimensions", dimensions >= 2, dimensions, "an integer >= 2"),
-        ("runs", runs >= 1, runs, "an integer >= 1"),
+        ("dimensions", isinstance(dimensions, int) and dimensions >= 2, dimensions, "an integer >= 2"),
+        ("runs", isinstance(runs, int) and runs >= 1, runs, "an integer >= 1"),
     ):
         if not right:
             raise ModicumError(f"{name}={value!r}; expected {expected}")

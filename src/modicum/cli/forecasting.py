@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
@@ -19,7 +19,7 @@ __all__ = ["Forecast"]
 
 @dataclass(frozen=True)
 class Forecast(Common):
-    """Would pruning help, and which samples should stay? Answers from a pilot learning curve and the phase diagram.
+    """Would pruning help, and which samples should stay? Answers from a few cheap trainings and the phase diagram.
 
     Args:
         what: What to forecast: prune.
@@ -31,6 +31,7 @@ class Forecast(Common):
         floor: Let the curve level off at an error that no number of samples removes, as wrong labels cause.
         score: Valuation that would rank the samples; how early it is read says how good it is.
         angle: Between the scores' model and the truth in radians, where it is known better.
+        trials: Score the samples and train on the hardest and the easiest, too; without, theory stands alone.
         folder: Of the run: tables and page.
         recipe: How models are trained; only what differs from what suits the data.
     """
@@ -44,6 +45,7 @@ class Forecast(Common):
     floor: bool = False
     score: str = "el2n"
     angle: float | None = None
+    trials: bool = True
     folder: str | None = None
     recipe: RecipeOptions = field(default_factory=RecipeOptions)  # type: ignore[valid-type]
 
@@ -54,7 +56,7 @@ class Forecast(Common):
         from modicum.verbs import forecast
 
         recipe, ctx = recipe_of(self.recipe, self.data, self.loading), self.context()
-        options = (self.keep, self.shares, self.runs, self.steps, self.floor, self.score, self.angle)
+        options = (self.keep, self.shares, self.runs, self.steps, self.floor, self.score, self.angle, self.trials)
         key = work_key(os.path.abspath(self.data), recipe, self.loading, self.seed, options)
         folder = Path(self.folder or home() / f"forecast-{stem(self.data)}-{key}")
         found = forecast(
@@ -67,6 +69,7 @@ class Forecast(Common):
             floor=self.floor,
             score=self.score,
             angle=self.angle,
+            trials=self.trials,
             recipe=recipe,
             ctx=ctx,
             folder=folder,
@@ -80,13 +83,31 @@ class Forecast(Common):
             f"{cost(ctx.ledger)}\nReport: {folder / 'report.html'}"
         )
         rows = result["rows"]
-        shown = [
-            {**row, **{k: f"{100 * row[k]:.3g} %" for k in ("keep", "random", "hardest", "easiest", "sure")}}
-            for row in rows
+        shown = [{**row, **_in_percent(row)} for row in rows]
+        columns = [
+            "keep",
+            "random",
+            "hardest",
+            "easiest",
+            "best",
+            "sure",
+            *(["measured", "take"] if self.trials else []),
         ]
-        columns = ["keep", "random", "hardest", "easiest", "best", "sure"]
+        note = (
+            f"Measured: the pilot with random / hardest / easiest, at the share kept or at the nearest it tried.\n{note}"
+            if self.trials
+            else note
+        )
         more = {**{k: v for k, v in result.items() if k != "rows"}, "report": str(folder / "report.html")}
         print_rows(rows if self.json else shown, self.json, columns, note, more)
+
+
+def _in_percent(row: dict[str, Any]) -> dict[str, str]:
+    told = {name: f"{100 * row[name]:.3g} %" for name in ("keep", "random", "hardest", "easiest", "sure")}
+    if row["tried_at"] is None:
+        return told
+    measured = (f"{100 * row[f'tried_{rule}']:.3g}" for rule in ("random", "hardest", "easiest"))
+    return {**told, "measured": f"{' / '.join(measured)} %", "take": row["choice"]}
 
 
 def _told(estimate: Estimate) -> None:

@@ -16,6 +16,7 @@ from modicum.report.phases import phase_chart
 
 __all__ = ["ForecastContent", "forecast_page"]
 
+COLORS = {"hardest": "var(--s1)", "easiest": "var(--s0)"}  # as in the diagram
 RULES = {"random": "random samples", "hardest": "the hardest samples", "easiest": "the easiest samples"}
 
 
@@ -38,6 +39,7 @@ class ForecastContent:
         errors: Its errors.
         deviations: Their standard errors.
         fitted: Errors of the fitted curve.
+        tried: Rule, errors and standard errors of the trainings on the hardest and the easiest, where there were any.
         settings: Of the run.
         command: That repeats it.
     """
@@ -56,6 +58,7 @@ class ForecastContent:
     errors: tuple[float, ...]
     deviations: tuple[float, ...]
     fitted: tuple[float, ...]
+    tried: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
 
@@ -80,21 +83,35 @@ def forecast_page(content: ForecastContent) -> str:
         ),
         "diagram": phase_chart(content.alphas, [row.keep for row in content.rows], content.diagram, content.alpha),
         "curve_text": (
-            "Error on the validation split after training on random subsets; the band is one standard error. The "
-            "dashed line is the theory's curve through it, from which the place on the diagram is read."
+            "Error on the validation split after training on random subsets"
+            + (", on the hardest and on the easiest" if content.tried else "")
+            + "; the bands are one standard error. The dashed line is the theory's curve through that of the random "
+            "subsets, from which the place on the diagram is read."
         ),
         "curve": _curve(content),
         "table_text": (
             "Errors of the data's own task as theory predicts them, and how many draws of the pilot's noise agree on "
             "the rule. Compare the rules with one another rather than with what a network will reach."
+            + (
+                " What the pilot measured decides where it differs: taken is a rule that erred less than random by two "
+                "standard errors at this share, or at the nearest that was tried; else the one clearly predicted best, unless "
+                "it erred more than random."
+                if content.tried
+                else ""
+            )
         ),
-        "table": _table(content.rows) if content.rows else none("Nothing was asked for."),
+        "table": _tables(content.rows) if content.rows else none("Nothing was asked for."),
     }
     sections = {"diagram": "Diagram", "curve": "Curve", "predictions": "Predictions", "settings": "Settings"}
     return document("forecast.html", parts, sections)
 
 
 def _headline(rows: Sequence[Any]) -> str:
+    if any(row.tried for row in rows):
+        choices = {row.choice for row in rows}
+        if len(choices) > 1:
+            return "It depends on how much is kept"
+        return f"Keep {RULES[choices.pop()]}"
     clear = [row for row in rows if row.clear]
     rules = {row.best for row in clear}
     if not clear:
@@ -108,8 +125,9 @@ def _headline(rows: Sequence[Any]) -> str:
 
 def _curve(content: ForecastContent) -> str:
     lines = [
-        Line("measured", content.errors, "var(--accent)", spread=content.deviations),
-        Line("theory, fitted", content.fitted, "var(--gray)", dash=True),
+        Line("random samples", content.errors, "var(--gray)", spread=content.deviations),
+        *(Line(RULES[rule], errors, COLORS[rule], spread=spread) for rule, errors, spread in content.tried),
+        Line("theory of random ones, fitted", content.fitted, "var(--text)", dash=True),
     ]
     last = f"{percent(content.errors[-1])} at {percent(content.shares[-1])} of the samples"
     # on a logarithmic axis, as learning curves are read
@@ -126,15 +144,28 @@ def _curve(content: ForecastContent) -> str:
     )
 
 
-def _table(rows: Sequence[Any]) -> str:
-    heads = ("share kept", "random", "hardest", "easiest", "predicted best", "draws that agree")
-    body = ""
+def _tables(rows: Sequence[Any]) -> str:
+    predicted, taken = [], []
     for row in rows:
-        best = row.best if row.clear else f"{row.best}, not clear"
-        cells = [percent(row.random), percent(row.hardest), percent(row.easiest), best, f"{100 * row.sure:.0f} %"]
-        body += f'<tr><th scope="row">{100 * row.keep:.3g} %</th>{"".join(f"<td>{escape(c)}</td>" for c in cells)}</tr>'
+        share, best = f"{100 * row.keep:.3g} %", row.best if row.clear else f"{row.best}, not clear"
+        errors = (percent(error) for error in (row.random, row.hardest, row.easiest))
+        predicted.append((share, *errors, best, f"{100 * row.sure:.0f} %"))
+        errors = (percent(error) for error in (row.tried_random, row.tried_hardest, row.tried_easiest))
+        taken.append((share, row.choice, f"{100 * row.tried_at:.3g} %", *errors, row.why))
+    heads = ("share kept", "random", "hardest", "easiest")
+    text = _table("Predicted errors", (*heads, "predicted best", "draws that agree"), predicted)
+    if any(row.tried for row in rows):
+        tried = ("share kept", "take", "tried at", *heads[1:], "because")
+        text = _table("What to take, and the errors of the pilot", tried, taken) + text
+    return text
+
+
+def _table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f'<th scope="col">{text}</th>' for text in heads)
+    body = ""
+    for first, *rest in rows:
+        body += f'<tr><th scope="row">{first}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in rest)}</tr>'
     return (
-        '<div class="scroll" role="region" tabindex="0" aria-label="Predictions"><table class="plain"><caption>Predicted '
-        f'errors</caption><thead><tr>{"".join(f"""<th scope="col">{h}</th>""" for h in heads)}</tr></thead><tbody>{body}'
-        "</tbody></table></div>"
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}"><table class="plain"><caption>{caption}'
+        f"</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )

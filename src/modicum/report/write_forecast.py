@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -32,6 +32,7 @@ SETTINGS = (
     "floor",
     "score",
     "angle",
+    "trials",
     "recipe",
     "seed",
     "environment",
@@ -52,9 +53,13 @@ def write_forecast(
     """
     import pyarrow as pa
 
-    rows = [asdict(row) for row in found.rows]
-    fitted = (1 - 1 / found.classes) * found.fit.curve(found.shares)
+    rows = [{**asdict(row), "choice": row.choice, "why": row.why} for row in found.rows]
+    fitted = found.chance * found.fit.curve(found.shares)
     curve = {"share": found.shares, "error": found.errors, "standard_error": found.deviations, "fitted": fitted}
+    if found.pilot is not None:
+        for rule in ("hardest", "easiest"):
+            measured = getattr(found.pilot, rule)
+            curve |= {rule: measured.means.numpy(), f"{rule}_standard_error": measured.deviations.numpy()}
     a, k = found.diagram.shape[:2]
     diagram = {
         "alpha": np.repeat(found.alphas, k),
@@ -124,9 +129,17 @@ def _content(
         errors=tuple(found.errors.tolist()),
         deviations=tuple(found.deviations.tolist()),
         fitted=tuple(np.asarray(fitted).tolist()),
+        tried=tuple(_tried(found)),
         settings={name: settings[name] for name in SETTINGS if settings.get(name) is not None},
         command=shlex.join(_command(settings)),
     )
+
+
+def _tried(found: PruningForecast) -> Iterator[tuple[str, tuple[float, ...], tuple[float, ...]]]:
+    if found.pilot is not None:
+        for rule in ("hardest", "easiest"):
+            curve = getattr(found.pilot, rule)
+            yield rule, tuple(curve.means.tolist()), tuple(curve.deviations.tolist())
 
 
 def _command(settings: Mapping[str, Any]) -> list[str]:
@@ -136,4 +149,5 @@ def _command(settings: Mapping[str, Any]) -> list[str]:
     parts += ["--floor"] if settings["floor"] else []
     parts += ["--score", str(settings["score"])]
     parts += ["--angle", str(settings["angle"])] if settings["angle"] is not None else []
+    parts += [] if settings["trials"] else ["--no-trials"]
     return parts + common_options(settings)

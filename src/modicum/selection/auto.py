@@ -1,46 +1,45 @@
-"""Auto: keep the hardest, the easiest or random samples, whichever theory predicts best at this learning curve."""
+"""Auto: keep the hardest, the easiest or random samples, as a pilot measures them and theory predicts them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 
 from modicum.errors import DataError
+from modicum.measurement.learning_curve import LearningCurve
 from modicum.methods import Card, make
 from modicum.options import check_options
 from modicum.reading import by_id, labels_of
 from modicum.scores import Budget, Selection
-from modicum.selection.pruning_forecast import KeepForecast, forecast_pruning, probe_of
+from modicum.selection.pruning_forecast import WORDS, KeepForecast, forecast_pruning, probe_of
+from modicum.selection.pruning_pilot import PruningPilot, by_difficulty
 from modicum.selection.random import random_subset
-from modicum.selection.scored import Scored, scores_for
 from modicum.selection.stratified import stratified
 
 if TYPE_CHECKING:
     from modicum.context import Context
     from modicum.dataset import Splits
-    from modicum.measurement.learning_curve import LearningCurve
 
 __all__ = ["Auto"]
-
-WORDS = {"hardest": "the hardest", "easiest": "the easiest", "random": "random samples"}
 
 
 @dataclass(frozen=True)
 class Auto:
-    """The rule of the phase diagram: the hardest where samples are plentiful, the easiest where they are scarce.
+    """The hardest where samples are plentiful, the easiest where they are scarce, random ones where neither is better.
 
-    A pilot learning curve says how many samples per effective dimension there are (`forecast_pruning`); the rule that is
-    predicted best at the share asked for chooses by the score. Where fewer than nine of ten draws of the pilot agree, or
-    nothing is dropped, the subset is random, with the class proportions of the data.
+    A pilot trains on random, on the hardest and on the easiest samples, at a few small shares of the data. A rule that errs
+    less than random there by two standard errors is kept. Else the theory of pruning says, from the learning curve of the
+    random samples (`forecast_pruning`), which rule is best; it is kept if nine of ten draws of the pilot's noise agree, and
+    if it erred no more than random in the pilot. Else the subset is random, with the class proportions of the data.
 
     Args:
         score: Key of a valuation, with options or without; its difficulties rank the samples.
-        runs: Of the pilot.
-        least: Smallest share of the samples that the pilot trains on, in (0, 1).
-        most: Largest share, above `least`; the two between are spaced evenly in their logarithms.
+        runs: Of the pilot; with one, its spread is unknown, and theory has to say first.
+        shares: Of the samples that the pilot trains on, rising; what it measures at the nearest of them counts for shares
+            beyond.
         steps: Of the pilot: `scaled` or `equal` (see `modicum.measurement.LearningCurve`).
         floor: Whether the pilot may level off at an error that no number of samples removes, as wrong labels cause.
         class_balance: Every class keeps at least this share of its even part of the budget.
@@ -52,61 +51,52 @@ class Auto:
 
     score: str = "el2n"
     runs: int = 3
-    least: float = 0.03
-    most: float = 0.25
+    shares: tuple[float, ...] = (0.03, 0.06, 0.125, 0.25)
     steps: str = "scaled"
     floor: bool = False
     class_balance: float = 0.5
 
     card: ClassVar[Card] = Card(
         key="auto",
-        title="Hardest, easiest or random samples, as the theory of pruning says of a pilot learning curve",
+        title="Hardest, easiest or random samples, as a pilot and the theory of pruning say",
         paper="Sorscher et al., Beyond neural scaling laws: beating power law scaling via data pruning, 2022, "
         "arXiv 2206.14486",
         saves=("samples", "compute"),
     )
 
     def __post_init__(self) -> None:
-        check_options(self, positive=("runs", "least", "most"), shares=("least", "most", "class_balance"))
-        check_options(self, choices={"steps": ("scaled", "equal")})
-        self._curve()  # says what is wrong with the shares
-        Scored(self.score)
+        check_options(self, positive=("runs",), shares=("class_balance",), choices={"steps": ("scaled", "equal")})
+        object.__setattr__(self, "shares", self._pilot().curve.shares)
 
-    def _curve(self) -> LearningCurve:
-        from modicum.measurement.learning_curve import LearningCurve
+    def _pilot(self) -> PruningPilot:
+        return PruningPilot(self.score, LearningCurve(self.shares, self.runs, self.steps), self.class_balance)
 
-        shares = np.geomspace(self.least, self.most, 4)
-        return LearningCurve(tuple(round(float(share), 6) for share in shares), self.runs, self.steps)
-
-    def needs(self) -> tuple[LearningCurve, Scored]:
-        """A pilot learning curve, and the scores."""
-        return self._curve(), Scored(self.score)
+    def needs(self) -> tuple[PruningPilot]:
+        """The scores, and trainings on random, the hardest and the easiest samples."""
+        return (self._pilot(),)
 
     def select(self, data: Splits, budget: Budget, ctx: Context, *measured: Any) -> Selection:
-        """Forecast and choose; the note says what was chosen and how sure that is."""
+        """Forecast and choose; the note says what was chosen and why."""
         order = by_id(data.train)
         labels = labels_of("train", data.train)
-        curve = measured[0]
-        if getattr(curve, "of", None) != len(data.train):
-            raise DataError(
-                f"learning curve is of {getattr(curve, 'of', type(curve).__name__)} samples, but train has {len(order)}"
-            )
-        scores = scores_for(measured[1], data.train)
+        pilot = measured[0]
+        if pilot.random.of != len(data.train):
+            raise DataError(f"learning curve is of {pilot.random.of} samples, but train has {len(order)}")
+        scores = by_difficulty(pilot.scores, data.train)
         with ctx.ledger.clock("choose", self.card.key, labels=len(order)):
             keep = budget.fraction(len(order), len(np.unique(labels.numpy())))
-            row = None if keep == 1 else self._forecast(curve, keep, ctx.seed)
-            rule = row.best if row is not None and row.clear else "random"
-            values, unit = scores.difficulties, scores.unit if scores.kind == "difficulty" else f"-{scores.unit}"
+            row = None
+            if keep < 1:
+                probe = probe_of(make(self.score))
+                found = forecast_pruning(pilot.random, (keep,), None, self.floor, ctx.seed, False, probe, pilot)
+                row = found.rows[0]
+            rule, note = ("random", "everything is kept") if row is None else (row.choice, _note(row))
             if rule == "random":
                 chosen = self._random(labels[order].numpy(), budget, ctx.generator(self.card.key))
-                return Selection.made(order, chosen, values=values[order.numpy()], unit=unit, note=_note(row, rule))
-            ranked = replace(scores, values=values, kind="difficulty", labels=labels.numpy())
-            kept = ranked.kept(budget, "hardest" if rule == "hardest" else "easiest", self.class_balance)
-            return Selection(kept, values=values, unit=unit, note=_note(row, rule))
-
-    def _forecast(self, curve: Any, keep: float, seed: int) -> KeepForecast:
-        probe = probe_of(make(self.score))
-        return forecast_pruning(curve, (keep,), None, self.floor, seed, False, probe).rows[0]
+                values = scores.values[order.numpy()]
+                return Selection.made(order, chosen, values=values, unit=scores.unit, note=note)
+            kept = scores.kept(budget, "hardest" if rule == "hardest" else "easiest", self.class_balance)
+            return Selection(kept, values=scores.values, unit=scores.unit, note=note)
 
     @staticmethod
     def _random(labels: Any, budget: Budget, draw: torch.Generator) -> Any:
@@ -116,10 +106,11 @@ class Auto:
         return stratified(labels, budget, draw)
 
 
-def _note(row: KeepForecast | None, rule: str) -> str:
-    if row is None:
-        return "everything is kept"
-    predicted = ", ".join(f"{name} {100 * getattr(row, name):.3g} %" for name in ("random", "hardest", "easiest"))
-    part = f"{100 * row.sure:.0f} % of the pilot's draws"
-    why = f"best in {part}" if row.clear else f"{row.best} would be best in only {part}"
-    return f"kept {WORDS[rule]} ({why}; predicted errors: {predicted})"
+def _note(row: KeepForecast) -> str:
+    rules = ("random", "hardest", "easiest")
+    tried = ", ".join(f"{rule} {100 * getattr(row, f'tried_{rule}'):.3g} %" for rule in rules)
+    predicted = ", ".join(f"{rule} {100 * getattr(row, rule):.3g} %" for rule in rules)
+    return (
+        f"kept {WORDS[row.choice]}: {row.why} (errors of the pilot at {100 * row.tried_at:.3g} % kept: {tried}; predicted "
+        f"at {100 * row.keep:.3g} %: {predicted})"
+    )

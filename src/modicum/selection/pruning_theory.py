@@ -73,7 +73,12 @@ def perceptron_solution(
         pruning, 2022, arXiv 2206.14486; Thrampoulidis, Oymak, Hassibi, The Gaussian min-max theorem in the presence of
         convexity, 2014, arXiv 1408.4837.
     """
-    chosen = _checked(float(alpha_total), keep, angle, rule)
+    for name, value in (("alpha_total", alpha_total), ("keep", keep), ("angle", angle)):
+        try:
+            float(value)
+        except (TypeError, ValueError):
+            raise ModicumError(f"{name}={value!r} is a {type(value).__name__}; expected a number") from None
+    chosen = _checked(float(alpha_total), float(keep), float(angle), rule)
     return _solution(float(alpha_total), float(keep), float(angle), chosen)
 
 
@@ -122,7 +127,7 @@ def _checked(alpha_total: float, keep: float, angle: float, rule: str) -> str:
         raise ModicumError(f"keep={keep!r}; expected a share in (0, 1]")
     if not 0 <= angle <= math.pi / 2 + 1e-12:
         raise ModicumError(f"angle={angle!r}; expected radians in [0, pi / 2]: 20 degrees are math.radians(20)")
-    if rule not in RULES:
+    if not isinstance(rule, str) or rule not in RULES:
         raise ModicumError(f"rule={rule!r}; expected 'hardest', 'easiest' or 'random'")
     return RULES[rule]
 

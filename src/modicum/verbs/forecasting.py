@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from modicum.measurement.learning_curve import LearningCurve
 from modicum.methods import make
 from modicum.scores import Budget, as_budget
 from modicum.selection.pruning_forecast import KEEPS, PruningForecast, forecast_pruning, probe_of
+from modicum.selection.pruning_pilot import PruningPilot
 from modicum.store import Store
 from modicum.training.fit import default_recipe
 from modicum.training.recipe import Recipe
@@ -35,16 +37,19 @@ def forecast(
     floor: bool = False,
     score: str = "el2n",
     angle: float | None = None,
+    trials: bool = True,
     recipe: Recipe | None = None,
     ctx: Context | None = None,
     folder: str | os.PathLike[str] | None = None,
     announce: Callable[[Estimate], None] | None = None,
     **options: Any,
 ) -> PruningForecast:
-    """Which samples theory would keep: the hardest, the easiest, or random ones.
+    """Which samples to keep: the hardest, the easiest, or random ones.
 
     A learning curve is measured on small random subsets; it says how many samples per effective dimension the data set
-    has, and so where it lies in the phase diagram of the teacher-student perceptron.
+    has, and so where it lies in the phase diagram of the teacher-student perceptron. Models are trained on as many of the
+    hardest and of the easiest, too; where they and the theory differ, they count. The selection method `auto` reads the
+    same measurement, by its own options.
 
     Args:
         data: What `modicum.load` understands, with class labels; subsets of the training split are trained on, and the
@@ -58,6 +63,7 @@ def forecast(
         score: Key of the valuation that would rank the samples. A score that is read after a share of the schedule is taken
             to come from a model as good as one trained on that share of the samples.
         angle: Between the scores' model and the truth in radians, where it is known better.
+        trials: Whether to score the samples and to train on the hardest and the easiest; without, theory stands alone.
         recipe: Of the trainings; one that suits the data when None.
         ctx: Device, seed, ledger, cache.
         folder: Where the tables and the page `report.html` go; nothing is written when None.
@@ -81,13 +87,18 @@ def forecast(
     curve = LearningCurve(tuple(shares), runs, steps)
     keeps = _shares(keep, splits.train)
     recipe = recipe or default_recipe(splits.train)
+    pilot = PruningPilot(score, curve)
     if announce is not None:
-        seconds = curve.trainings() * seconds_of_training(splits, recipe, ctx)
-        announce(Estimate(seconds, peak_bytes(), runs * len(curve.shares)))
+        models, wanted = runs * len(curve.shares), pilot.trainings() if trials else curve.trainings()
+        scoring = math.ceil(wanted - 3 * curve.trainings()) if trials else 0
+        seconds = wanted * seconds_of_training(splits, recipe, ctx)
+        announce(Estimate(seconds, peak_bytes(), 3 * models + scoring if trials else models))
     ledger = Ledger()
-    measured = curve.measure(splits, recipe, ctx.with_(ledger=ledger))
+    inner = ctx.with_(ledger=ledger)
+    tried = pilot.measure(splits, recipe, inner) if trials else None
+    random = tried.random if tried else curve.measure(splits, recipe, inner)
     ctx.ledger.charges.extend(ledger.charges)
-    found = forecast_pruning(measured, keeps, angle, floor, ctx.seed, probe=probe_of(make(score)))
+    found = forecast_pruning(random, keeps, angle, floor, ctx.seed, probe=probe_of(make(score)), pilot=tried)
     if folder is not None:
         from modicum.report.write_forecast import write_forecast
 
@@ -97,6 +108,7 @@ def forecast(
             **{
                 "score": score,
                 "angle": angle,
+                "trials": trials,
                 "recipe": asdict(recipe),
                 "seed": ctx.seed,
                 "environment": environment(),
