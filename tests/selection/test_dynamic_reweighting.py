@@ -61,6 +61,12 @@ def test_equal_losses_one_sample_and_a_hot_temperature_give_equal_weights():
         torch.testing.assert_close(dynamic_weights(torch.rand(5), "linear", temperature), torch.full((5,), 0.2))
 
 
+def test_the_loss_of_doubles_is_exact_in_doubles():
+    losses = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+    expected = (dynamic_weights(losses, temperature=0.3) * losses).sum()
+    assert float(DynamicLoss(temperature=0.3)(losses)) == pytest.approx(float(expected), rel=1e-14)
+
+
 def test_no_gradient_flows_through_the_weights():
     theta = torch.tensor([1.0, 2.0, 4.0], requires_grad=True)
     DynamicLoss()(theta * 2).backward()
@@ -79,7 +85,7 @@ def test_devices_together_give_the_gradient_of_one(sizes, with_tokens, monkeypat
             theta = torch.ones(3, requires_grad=True)
             of_all = iter([(x @ theta.detach() - 1) ** 2, tokens.float()])
             found = lambda values, of_all=of_all, part=part: (next(of_all), int(part[0]), len(parts))  # noqa: E731
-            monkeypatch.setattr(module, "_everywhere", found)
+            monkeypatch.setattr(module, "everywhere", found)
             DynamicLoss("quadratic")((x[part] @ theta - 1) ** 2, tokens[part] if with_tokens else None).backward()
             total += theta.grad / len(parts)
         return total

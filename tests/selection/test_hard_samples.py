@@ -60,6 +60,7 @@ def test_exactly_as_many_updates_as_the_budget(n, size, epochs, delta, last):
     assert updates == max(1, round(epochs * count))
     sampler.set_epoch(sampler.rounds)
     assert not list(sampler)
+    assert not len(sampler.order(sampler.rounds)[0])
 
 
 def test_delta_one_is_plain_training_on_fixed_batches_to_the_bit():

@@ -68,6 +68,14 @@ def test_unseen_are_never_skipped():
         assert set(range(20, 50)) <= set(sampler.order(1)[0].tolist())
 
 
+@pytest.mark.parametrize("n", [7, 50, 1000])
+@pytest.mark.parametrize("loss", [0.1, 0.7, 3.3])
+def test_of_equal_losses_none_is_below_the_mean(n, loss):
+    sampler = InfoBatchSampler(n, epochs=8)
+    sampler.observe(torch.arange(n), torch.full((n,), loss))
+    assert len(sampler.order(1)[0]) == n
+
+
 def test_order_depends_on_losses_before_the_epoch_only_and_resumes():
     sampler = seen()
     first = sampler.order(3)

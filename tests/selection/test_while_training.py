@@ -1,5 +1,6 @@
 """The examples of docs/while-training.md run; those of other libraries where these are installed."""
 
+import copy
 import re
 import warnings
 from pathlib import Path
@@ -43,31 +44,34 @@ def test_a_plain_loop():
 def test_hugging_face(tmp_path):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     names = run("A loop in PyTorch", "Hugging Face Trainer")
-    seen = []
+    seen, rates = [], []
 
     class Net(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.linear = torch.nn.Linear(20, 2)
+            torch.nn.init.zeros_(self.linear.weight)
+            torch.nn.init.zeros_(self.linear.bias)
 
-        def forward(self, x):
+        def forward(self, x, **kwargs):  # as models of the library do, which take the number of tokens
             seen.append(len(x)) if self.training else None
             return transformers.modeling_outputs.SequenceClassifierOutput(logits=self.linear(x))
-
-    rows = [{"x": x, "labels": y, "index": i} for x, y, i in zip(*(t.tolist() for t in names["data"].tensors))]
-    rates = []
 
     class Rates(transformers.TrainerCallback):
         def on_pre_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
             rates.append(optimizer.param_groups[0]["lr"])
 
-    for kind, extra in (("InfoBatchTrainer", [names["CosineByEpoch"]()]), ("ReweightedTrainer", [])):
-        seen.clear()
+    rows = [{"x": x, "labels": y, "index": i} for x, y, i in zip(*(t.tolist() for t in names["data"].tensors))]
+
+    def train(kind, data, callbacks=(), epochs=8, parts=1, **options):
+        seen.clear(), rates.clear()
         arguments = transformers.TrainingArguments(
             str(tmp_path),
-            num_train_epochs=8,
-            per_device_train_batch_size=32,
+            num_train_epochs=epochs,
+            per_device_train_batch_size=32 // parts,
+            gradient_accumulation_steps=parts,
             learning_rate=0.05,
+            optim="sgd",
             lr_scheduler_type="constant",
             remove_unused_columns=False,
             report_to=[],
@@ -75,17 +79,29 @@ def test_hugging_face(tmp_path):
             save_strategy="no",
             disable_tqdm=True,
         )
-        data = rows if extra else [{k: row[k] for k in ("x", "labels")} for row in rows]
-        trainer = names[kind](Net(), arguments, train_dataset=data, callbacks=[*extra, Rates()])
+        trainer = names[kind](Net(), arguments, train_dataset=data, callbacks=[*callbacks, Rates()], **options)
         trainer.train()
-        print(kind, sum(seen), trainer.state.epoch)
-        if extra:
-            assert 8 * 500 * 0.5 < sum(seen) < 8 * 500 * 0.9
-            assert rates[0] > rates[len(rates) // 2] > rates[-1]
-            assert bool(trainer.infobatch.losses.isfinite().all())
-        else:
-            assert sum(seen) == 8 * 500
-            assert trainer.criterion.steps == 8 * 16
+        return trainer, float(trainer.model.linear.weight.detach().norm())
+
+    trainer, norm = train("InfoBatchTrainer", rows, [names["CosineByEpoch"]()])
+    assert 8 * 500 * 0.5 < sum(seen) < 8 * 500 * 0.9
+    assert rates[0] > rates[len(rates) // 2] > rates[-1]
+    assert bool(trainer.infobatch.losses.isfinite().all())
+    _, in_parts = train("InfoBatchTrainer", rows, [names["CosineByEpoch"]()], parts=2)
+    assert in_parts == pytest.approx(norm, rel=0.03)
+
+    plain = [{k: row[k] for k in ("x", "labels")} for row in rows]
+    trainer, norm = train("ReweightedTrainer", plain)
+    assert sum(seen) == 8 * 500
+    assert trainer.criterion.steps == 8 * 16
+    trainer, in_parts = train("ReweightedTrainer", plain, parts=2)
+    assert trainer.criterion.steps == 8 * 16
+    assert in_parts == pytest.approx(norm, rel=0.03)
+
+    hard = names["HardBatchSampler"](500, 32, epochs=8)
+    train("HardTrainer", rows, [names["Rounds"](hard)], epochs=hard.rounds, hard=hard)
+    assert sum(seen) == 8 * 15 * 32
+    assert bool(hard.table.isfinite().all())
 
 
 @pytest.mark.slow
@@ -117,7 +133,12 @@ def test_lightning(tmp_path):
         by_epoch = [sum(size for e, size in visits if e == epoch) for epoch in range(8)]
         assert by_epoch[0] == by_epoch[7] == 500
         assert all(size < 500 for size in by_epoch[1:7])
-        first.save_checkpoint(tmp_path / "last.ckpt")
-        again = names["Module"](names["data"], 9)
-        trainer(max_epochs=9).fit(again, ckpt_path=tmp_path / "last.ckpt", weights_only=False)
-    torch.testing.assert_close(again.infobatch.losses.isfinite().all(), torch.tensor(True))
+        start = names["Module"](names["data"], 8)
+        begun, again = copy.deepcopy(start), names["Module"](names["data"], 8)
+        trainer(max_epochs=8).fit(start)
+        part = trainer(max_epochs=4)
+        part.fit(begun)
+        part.save_checkpoint(tmp_path / "last.ckpt")
+        trainer(max_epochs=8).fit(again, ckpt_path=tmp_path / "last.ckpt", weights_only=False)
+    assert torch.equal(again.model.weight, start.model.weight)
+    assert torch.equal(again.infobatch.losses, start.infobatch.losses)

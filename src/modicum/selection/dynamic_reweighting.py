@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from modicum.arrays import Array, back, tensor
 from modicum.errors import DataError
 from modicum.methods import Card
 from modicum.options import check_options
+from modicum.training.observed import everywhere
 from modicum.training.order import Shuffle
 
 if TYPE_CHECKING:
@@ -157,7 +157,8 @@ class DynamicLoss(nn.Module):
         if losses.ndim != 1 or not len(losses) or (tokens is not None and tokens.shape != losses.shape):
             given = "" if tokens is None else f" and tokens {tuple(tokens.shape)}"
             raise DataError(f"losses has shape {tuple(losses.shape)}{given}; expected (b,), one loss a sample")
-        whole, start, world = _everywhere(losses.detach().float())
+        seen = losses.detach()
+        whole, start, world = everywhere(seen.float() if seen.element_size() < 4 else seen)
         warm = self.steps < self.warmup
         temperature = self.warm_temperature if warm else self.temperature
         if not bool(whole.isfinite().all()):
@@ -165,7 +166,7 @@ class DynamicLoss(nn.Module):
         weights = _weights(whole, self.strategy, temperature, self.delta)[start : start + len(losses)]
         self.steps += self.training
         if tokens is not None:
-            counts, _, _ = _everywhere(tokens.float())
+            counts, _, _ = everywhere(tokens.float())
             if not bool((counts > 0).all()):
                 raise DataError(
                     f"tokens[{int((tokens <= 0).nonzero()[0])}] is 0; expected at least one in every sample"
@@ -182,22 +183,6 @@ class DynamicLoss(nn.Module):
         self.steps = int(state["steps"])
 
 
-def _everywhere(values: Tensor) -> tuple[Tensor, int, int]:
-    """The values of all processes one after another, where this process's begin, and how many processes there are."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return values, 0, 1
-    world, rank = dist.get_world_size(), dist.get_rank()
-    own = torch.tensor([len(values)], device=values.device)
-    every = [torch.empty_like(own) for _ in range(world)]
-    dist.all_gather(every, own)
-    sizes = [int(size) for size in every]
-    padded = torch.zeros(max(sizes), dtype=values.dtype, device=values.device)
-    padded[: len(values)] = values
-    parts = [torch.empty_like(padded) for _ in range(world)]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[:size] for part, size in zip(parts, sizes)]), sum(sizes[:rank]), world
-
-
 class DynamicSampler(Shuffle):
     """Plain training whose batches are weighed by their own losses; see `dynamic_weights`.
 
@@ -212,6 +197,7 @@ class DynamicSampler(Shuffle):
     def __init__(self, n: int, seed: int, shuffle: bool, method: DynamicReweighting, warmup: int) -> None:
         super().__init__(n, seed, shuffle)
         self.method, self.warmup = method, warmup
+        self.description = repr(method)
 
     def weigh(self, step: int, losses: Tensor) -> Tensor:
         """(b,) factors with mean one for the losses of a batch."""

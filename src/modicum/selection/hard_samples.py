@@ -13,6 +13,7 @@ from torch import Tensor
 from modicum.errors import DataError, TrainingError
 from modicum.methods import Card
 from modicum.options import check_options
+from modicum.training.observed import Observed, of_all
 from modicum.training.order import permutation
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ class HardBatchSampler(torch.utils.data.Sampler[list[int]]):
                 losses = cross_entropy(model(inputs), targets, reduction="none")
                 sampler.update(indices, losses).backward()
 
+    With several processes (`torch.distributed`), `update` gathers the losses of all, so that all choose alike; every
+    process must call it. Process r of D is given the samples r, r + D, ... of every batch.
+
     Memory is about 24 n bytes.
 
     Args:
@@ -53,9 +57,12 @@ class HardBatchSampler(torch.utils.data.Sampler[list[int]]):
         shuffle: Whether the partition is drawn at random, or follows the order of the data, as in the released code.
         drop_last: Whether the n mod batch_size samples at the end of the partition are left out for good, as in the
             paper, or make a smaller batch.
+        rank: Number of this process, from 0; for iteration only.
+        world: Number of processes that share a batch.
 
     Raises:
-        DataError: A number is out of range, or delta is less than one batch.
+        DataError: A number is out of range, delta is less than one batch, or a batch has fewer samples than there are
+            processes.
 
     Example:
         >>> sampler = HardBatchSampler(8, batch_size=2, epochs=2, shuffle=False)
@@ -80,16 +87,20 @@ class HardBatchSampler(torch.utils.data.Sampler[list[int]]):
         *,
         shuffle: bool = True,
         drop_last: bool = True,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         for name, value, right, expected in (
             ("n", n, n >= 1, "an integer >= 1"),
             ("batch_size", batch_size, 1 <= batch_size <= n, f"an integer from 1 to the {n} samples"),
             ("epochs", epochs, epochs is None or epochs > 0, "a number > 0, or None"),
             ("delta", delta, 0 < delta <= 1, "a share in (0, 1]"),
+            ("rank", rank, 0 <= rank < world, f"0 to {world - 1}, the processes of world={world}"),
         ):
             if not right:
                 raise DataError(f"{name}={value!r}; expected {expected}")
-        self.n, self.batch_size, self.delta, self.seed = n, batch_size, delta, seed
+        self.n, self.batch_size, self.delta, self.seed, self.drop_last = n, batch_size, delta, seed, drop_last
+        self._rank, self._world = rank, world
         partition = permutation(n, seed, 0) if shuffle else torch.arange(n)
         whole = partition[: n // batch_size * batch_size] if drop_last else partition
         self.batches = list(torch.split(whole, batch_size))
@@ -99,13 +110,18 @@ class HardBatchSampler(torch.utils.data.Sampler[list[int]]):
                 f"delta={delta!r} of {len(self.batches)} batches is less than one batch; expected at least "
                 f"{1 / len(self.batches):.3g}, or a smaller batch_size than {batch_size}"
             )
+        if len(self.batches[-1]) < world:
+            raise DataError(
+                f"world={world} processes for a batch of {len(self.batches[-1])} samples; expected at least one sample "
+                "for each: take a larger batch_size or drop_last=True"
+            )
         self.updates = None if epochs is None else max(1, round(epochs * len(self.batches)))
         self.batch_of = torch.full((n,), -1)
         for number, batch in enumerate(self.batches):
             self.batch_of[batch] = number
         self._table = torch.full((len(self.batches),), torch.inf, dtype=torch.float64)
         self._sums, self._counts = torch.zeros_like(self._table), torch.zeros_like(self._table)
-        self._pending: list[tuple[Tensor, Tensor]] = []
+        self._observed = Observed(n)
         self._chosen = torch.arange(len(self.batches))
         self._started, self._round = -1, 0
 
@@ -129,7 +145,8 @@ class HardBatchSampler(torch.utils.data.Sampler[list[int]]):
 
     def order(self, epoch: int) -> tuple[Tensor, Tensor | None]:
         """Positions of a round, batch after batch: a function of (seed, losses seen before it began); no weights."""
-        return torch.cat([self.batches[b] for b in self._batches(epoch)]), None
+        chosen = [self.batches[b] for b in self._batches(epoch)]
+        return torch.cat(chosen) if chosen else self.batches[0][:0], None
 
     def _batches(self, number: int) -> list[int]:
         """The batches of a round, chosen when it is first asked for."""
@@ -159,24 +176,19 @@ class HardBatchSampler(torch.utils.data.Sampler[list[int]]):
             losses: (b,) their losses before the update, not averaged.
 
         Raises:
-            DataError: One loss for the whole batch, or shapes that do not fit.
+            DataError: One loss for the whole batch, or shapes that do not fit; when the next round begins, a position
+                that no sample has.
         """
-        if losses.ndim != 1 or losses.shape != indices.shape:
-            raise DataError(
-                f"losses has shape {tuple(losses.shape)} for indices of shape {tuple(indices.shape)}; expected one loss "
-                "a sample: use reduction='none'"
-            )
-        self._pending.append((indices, losses.detach().clone()))  # looked at once a round: an accelerator never waits
+        self._observed.add(indices, losses)
 
     def _gather(self) -> None:
-        if not self._pending:
+        new = self._observed.take()
+        if new is None:
             return
-        at = self.batch_of[torch.cat([indices for indices, _ in self._pending]).cpu()]
-        losses = torch.cat([values for _, values in self._pending]).to("cpu", torch.float64)
+        at, losses = self.batch_of[new[0]], new[1].double()
         inside = at >= 0
         self._sums.index_add_(0, at[inside], losses[inside])
         self._counts.index_add_(0, at[inside], torch.ones_like(losses[inside]))
-        self._pending = []
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the rest of the run depends on."""
@@ -190,7 +202,7 @@ class HardBatchSampler(torch.utils.data.Sampler[list[int]]):
             raise DataError(f"the saved state is for {len(state['table'])} batches; expected {len(self.batches)}")
         self._table, self._sums = state["table"].clone(), state["sums"].clone()
         self._counts, self._chosen = state["counts"].clone(), state["chosen"].clone()
-        self._started, self._round, self._pending = int(state["started"]), int(state["round"]), []
+        self._started, self._round, self._observed = int(state["started"]), int(state["round"]), Observed(self.n)
 
     def set_epoch(self, epoch: int) -> None:
         """Say which round the next iteration is for."""
@@ -198,15 +210,19 @@ class HardBatchSampler(torch.utils.data.Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         for number in self._batches(self._round):
-            yield self.batches[number].tolist()
+            yield self.batches[number][self._rank :: self._world].tolist()
 
     def __len__(self) -> int:
         return len(self._batches(self._round))
 
     def update(self, indices: Tensor, losses: Tensor) -> Tensor:
-        """Remember the losses (b,) of a batch and give the loss to train on, their mean."""
-        self.observe(indices, losses)
-        return losses.mean()
+        """Remember the losses (b,) of a batch and give the loss to train on, their mean.
+
+        With several processes it is the losses of all that are remembered, and b is the mean of their sizes.
+        """
+        every, values, share = of_all(indices, losses.detach(), self.n)
+        self.observe(every, values)
+        return losses.sum() * share
 
 
 @dataclass(frozen=True)
@@ -215,7 +231,7 @@ class HardSamples:
 
     An epoch of the recipe is a round: it costs delta of an epoch on all data, and that is what is saved. The paper holds
     the number of updates equal instead and claims a better model: `epochs = 1 + (E - 1) / delta` do the updates of E
-    plain epochs.
+    plain epochs where delta of the batches is a whole number, and slightly fewer elsewhere.
 
     Args:
         delta: Share of the batches that an epoch after the first visits.

@@ -13,6 +13,7 @@ from torch import Tensor
 from modicum.context import generator
 from modicum.errors import DataError
 from modicum.methods import Card
+from modicum.training.observed import Observed, of_all
 from modicum.training.order import permutation
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ class InfoBatchSampler(torch.utils.data.Sampler[int]):
 
     Samples whose last loss is below the mean are well learned. Of these L, each epoch keeps `(1 - r) |L|` at random
     (rounded at random, so that it is right in expectation) with weight `1 / (1 - r)`; all others have weight 1. The
-    expected weighted gradient is the gradient on all data. A sample never seen is never skipped, and the last epochs
-    visit everything. The order is that of plain training with the skipped samples left out: with `ratio=0` it is plain
-    training to the bit.
+    expected weighted gradient is the gradient on all data. A sample never seen is never skipped, and from epoch
+    `floor(delta epochs)` on, everything is visited. The order is that of plain training with the skipped samples left
+    out: with `ratio=0` it is plain training to the bit.
 
     In a loop of your own::
 
@@ -42,6 +43,10 @@ class InfoBatchSampler(torch.utils.data.Sampler[int]):
                 losses = cross_entropy(model(inputs), targets, reduction="none")
                 sampler.update(indices, losses).backward()
 
+    With several processes (`torch.distributed`), `update` gathers the losses of all, so that all choose alike; every
+    process must call it. Process r of D is given the positions r, r + D, ... of the epoch; where D does not divide their
+    number, the first ones come once more at the end. If your framework divides a sampler by itself, leave `world` at 1.
+
     Memory is about 24 n bytes.
 
     Args:
@@ -50,6 +55,8 @@ class InfoBatchSampler(torch.utils.data.Sampler[int]):
         ratio: Share r of the well-learned samples to skip, in [0, 1).
         delta: Share of the run, at its beginning, in which samples are skipped, in [0, 1].
         seed: Of the order and of what is skipped.
+        rank: Number of this process, from 0; for iteration only.
+        world: Number of processes that share an epoch.
 
     Raises:
         DataError: A number is out of range.
@@ -65,18 +72,30 @@ class InfoBatchSampler(torch.utils.data.Sampler[int]):
         Qin et al., InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning, 2024, arXiv 2303.04947.
     """
 
-    def __init__(self, n: int, epochs: float, ratio: float = 0.5, delta: float = 0.875, seed: int = 0) -> None:
+    def __init__(
+        self,
+        n: int,
+        epochs: float,
+        ratio: float = 0.5,
+        delta: float = 0.875,
+        seed: int = 0,
+        *,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         for name, value, right, expected in (
             ("n", n, n >= 1, "an integer >= 1"),
             ("epochs", epochs, epochs > 0, "a number > 0"),
             ("ratio", ratio, 0 <= ratio < 1, "a share in [0, 1)"),
             ("delta", delta, 0 <= delta <= 1, "a share in [0, 1]"),
+            ("rank", rank, 0 <= rank < world, f"0 to {world - 1}, the processes of world={world}"),
         ):
             if not right:
                 raise DataError(f"{name}={value!r}; expected {expected}")
         self.n, self.epochs, self.ratio, self.delta, self.seed = n, epochs, ratio, delta, seed
+        self._rank, self._world = rank, world
         self._losses = torch.full((n,), torch.nan)
-        self._pending: list[tuple[Tensor, Tensor]] = []
+        self._observed = Observed(n)
         self._epoch = 0
         self._started = -1
         self._before = self._losses.clone()
@@ -85,11 +104,10 @@ class InfoBatchSampler(torch.utils.data.Sampler[int]):
     @property
     def losses(self) -> Tensor:
         """(n,) the loss of every sample when it was last seen; NaN for one never seen."""
-        if self._pending:
-            at = torch.cat([indices for indices, _ in self._pending]).cpu().numpy()
+        new = self._observed.take()
+        if new is not None:
             # of a sample that comes twice, the last stays: NumPy promises that
-            self._losses.numpy()[at] = torch.cat([losses for _, losses in self._pending]).cpu().numpy()
-            self._pending = []
+            self._losses.numpy()[new[0].numpy()] = new[1].to(self._losses.dtype).numpy()
         return self._losses
 
     def order(self, epoch: int) -> tuple[Tensor, Tensor | None]:
@@ -112,7 +130,8 @@ class InfoBatchSampler(torch.utils.data.Sampler[int]):
     def _weights(self, epoch: int) -> Tensor:
         if self.ratio == 0 or epoch >= math.floor(self.delta * self.epochs + 1e-9):
             return torch.ones(self.n)
-        learned = (self._before < self._before.nanmean()).nonzero().flatten()  # NaN, never seen, compares as false
+        before = self._before.double()  # so that the mean of equal losses is not above them
+        learned = (before < before.nanmean()).nonzero().flatten()  # NaN, never seen, compares as false
         draw = generator(self.seed, "infobatch", epoch)
         exact = (1 - self.ratio) * len(learned)
         keep = int(exact) + int(float(torch.rand((), generator=draw, dtype=torch.float64)) < exact - int(exact))
@@ -129,15 +148,10 @@ class InfoBatchSampler(torch.utils.data.Sampler[int]):
             losses: (b,) their losses, not weighted and not averaged.
 
         Raises:
-            DataError: One loss for the whole batch, or shapes that do not fit.
+            DataError: One loss for the whole batch, or shapes that do not fit; when the next epoch begins, a position
+                that no sample has.
         """
-        if losses.ndim != 1 or losses.shape != indices.shape:
-            raise DataError(
-                f"losses has shape {tuple(losses.shape)} for indices of shape {tuple(indices.shape)}; expected one loss "
-                "a sample: use reduction='none'"
-            )
-        # looked at once an epoch, so that an accelerator never waits
-        self._pending.append((indices, losses.detach().to(self._losses.dtype, copy=True)))
+        self._observed.add(indices, losses)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the rest of the run depends on."""
@@ -152,7 +166,7 @@ class InfoBatchSampler(torch.utils.data.Sampler[int]):
         """The inverse of `state_dict`."""
         if len(state["losses"]) != self.n:
             raise DataError(f"losses of the saved state are for {len(state['losses'])} samples; expected {self.n}")
-        self._losses, self._before, self._pending = state["losses"].clone(), state["before"].clone(), []
+        self._losses, self._before, self._observed = state["losses"].clone(), state["before"].clone(), Observed(self.n)
         self._started, self._epoch, self._made = int(state["started"]), int(state["epoch"]), None
 
     def set_epoch(self, epoch: int) -> None:
@@ -160,10 +174,12 @@ class InfoBatchSampler(torch.utils.data.Sampler[int]):
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        yield from self.order(self._epoch)[0].tolist()
+        positions = self.order(self._epoch)[0]
+        mine = torch.arange(self._rank, self._world * len(self), self._world) % len(positions)
+        yield from positions[mine].tolist()
 
     def __len__(self) -> int:
-        return len(self.order(self._epoch)[0])
+        return -(-len(self.order(self._epoch)[0]) // self._world)
 
     @property
     def weights(self) -> Tensor:
@@ -171,9 +187,13 @@ class InfoBatchSampler(torch.utils.data.Sampler[int]):
         return self._of(self._epoch)[2].clone()
 
     def update(self, indices: Tensor, losses: Tensor) -> Tensor:
-        """Remember the losses (b,) of a batch and give the loss to train on, `sum_i w_i l_i / b`."""
-        self.observe(indices, losses)
-        return (losses * self._of(self._epoch)[2][indices.cpu()].to(losses)).mean()
+        """Remember the losses (b,) of a batch and give the loss to train on, `sum_i w_i l_i / b`.
+
+        With several processes it is the losses of all that are remembered, and b is the mean of their sizes.
+        """
+        every, values, share = of_all(indices, losses.detach(), self.n)
+        self.observe(every, values)
+        return (losses * self._of(self._epoch)[2][indices.cpu()].to(losses)).sum() * share
 
 
 @dataclass(frozen=True)
