@@ -194,3 +194,32 @@ def test_a_diverged_model_is_told():
 def test_errors_name_the_option(options, text):
     with pytest.raises(ModicumError, match=text):
         AdaptiveSelection(**options)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_model_without_any_loss_chooses_all_the_same(method):
+    data = made()
+    sampler = AdaptiveSelection(method=method, keep=0.4, warm=0.0).sampler(data, RECIPE, Context())
+
+    class Sure(torch.nn.Module):
+        """Answers right, so surely that every gradient is zero to the bit."""
+
+        def __init__(self):
+            super().__init__()
+            self.last = torch.nn.Linear(3, 3)
+
+        def features(self, x):
+            classes = {
+                tuple(row.tolist()): c for row, c in zip(data.train.prepare(data.train.inputs), data.train.labels)
+            }
+            return torch.nn.functional.one_hot(torch.stack([classes[tuple(row.tolist())] for row in x]), 3).float()
+
+        def forward(self, x):
+            return self.last(self.features(x))
+
+    model = Sure()
+    model.last.weight.data, model.last.bias.data = 1e4 * torch.eye(3), torch.zeros(3)
+    sampler.end_epoch(0, model)
+    positions, weights = sampler.order(1)
+    assert len(positions.unique()) == len(positions) >= 34
+    assert weights is None or bool(weights.isfinite().all())

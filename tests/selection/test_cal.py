@@ -42,6 +42,12 @@ def test_from_the_labeled_only():
     np.testing.assert_allclose(scores[pool], naive(x, p, 3, pool, known), rtol=1e-9)
 
 
+def test_labeled_neighbors_far_from_zero():
+    x, p = problem()
+    known, far = np.arange(20), (x + 1e4).astype(np.float32)
+    np.testing.assert_array_equal(cal(far, p, 3, known), cal(far.astype(np.float64) - 1e4, p, 3, known))
+
+
 def test_symmetric():
     x, p = problem()
     hand = np.empty(40)

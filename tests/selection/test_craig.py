@@ -135,6 +135,7 @@ def test_deepcore_counts_one_too_many():
         (rows(), 121, {}, BudgetError, "asks for 121 samples, but there are 120"),
         (rows(), 5, {"epsilon": -1.0}, ModicumError, "epsilon=-1.0; expected a bound >= 0"),
         (rows(), 5, {"method": "fast"}, ModicumError, "method='fast'; expected 'auto', 'lazy' or 'stochastic'"),
+        (rows(), Budget(per_class=2), {}, BudgetError, "is per class, but no classes are given here"),
         (np.full((3, 2), np.nan), 1, {}, DataError, r"gradients\[0, 0\] is nan"),
     ],
 )
@@ -174,3 +175,52 @@ def test_the_method_counts_within_classes_and_says_who_stands_for_whom():
         pair = g.gram(torch.tensor([i, j]))[[i, j]]
         distance = float(pair[0, 0] + pair[1, 1] - 2 * pair[0, 1]) ** 0.5
         assert abs(distance - chosen.values[at]) < 1e-3
+
+
+def test_far_from_zero_no_digits_are_lost():
+    g = rows(60, 4)
+    for method in ("lazy", "stochastic"):
+        expected = craig(g, 8, method=method)
+        found = craig((g + 1000).astype(np.float32), 8, method=method)
+        assert found[0].tolist() == expected[0].tolist()
+        assert found[1].tolist() == expected[1].tolist()
+
+
+def made():
+    draw = np.random.default_rng(0)
+    x = torch.from_numpy(draw.normal(size=(60, 5)).astype(np.float32))
+    return Dataset(x, torch.arange(60) % 3, ids=draw.permutation(1000)[:60], info=Info(classes=("a", "b", "c")))
+
+
+def test_parts_are_what_distances_are_between():
+    data = made()
+    splits, recipe = Splits(data, data[:9], data[:9]), Recipe(epochs=4, batch_size=10)
+    table = Craig().needs()[0].measure(splits, recipe, Context())
+    e, h = table.factors("train")
+    order = table.positions(data)
+    standing = {"all": (e[:, :, None] * h[:, None]).flatten(1), "outputs": e, "inputs": None}
+    for part, rows_of_part in standing.items():
+        method = Craig(part=part)
+        measured = table if part != "inputs" else method.needs()[0].measure(splits, recipe, Context())
+        chosen = method.select(splits, Budget(per_class=4), Context(), measured)
+        g = measured.train[order] if rows_of_part is None else rows_of_part
+        for c in range(3):
+            members = np.flatnonzero(data.targets[order].numpy() == c)
+            at, weights = craig(g[members].double(), 4)
+            kept = order[members[at]].numpy()
+            assert set(kept.tolist()) <= set(chosen.positions.tolist())
+            by_position = dict(zip(chosen.positions.tolist(), chosen.weights.tolist()))
+            assert [by_position[p] for p in kept.tolist()] == weights.tolist()
+    assert Craig(part="inputs").needs()[0].trainings() == 0
+    with pytest.raises(ModicumError, match="option part='rows'; expected 'all', 'outputs', 'inputs'"):
+        Craig(part="rows")
+
+
+def test_it_is_charged_for_the_products_it_takes(monkeypatch):
+    from modicum.selection.craig import products
+
+    sizes = np.array([10, 30])
+    assert products(sizes, "lazy") == products(sizes, "auto") == 1000
+    assert products(sizes, "stochastic") == round(1000 * np.log(100))
+    monkeypatch.setattr(sys.modules["modicum.selection.craig"], "DENSE", 20)
+    assert products(sizes, "auto") == round(100 + 900 * np.log(100))

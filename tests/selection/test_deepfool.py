@@ -128,6 +128,18 @@ def test_evaluation_mode_images_and_no_writes():
     torch.testing.assert_close(deepfool(model, x.flip(0)), first.flip(0))
 
 
+def test_gradients_that_are_turned_off_and_another_dtype_than_the_model():
+    model, x = network(), torch.randn(6, 5, generator=draw(), dtype=torch.float64)
+    expected = deepfool(model, x)
+    with torch.no_grad():
+        torch.testing.assert_close(deepfool(model, x), expected)
+    with torch.inference_mode():
+        torch.testing.assert_close(deepfool(model, x.clone()), expected)
+    short = deepfool(model, x.float())
+    assert short.dtype == torch.float32
+    torch.testing.assert_close(short.double(), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "inputs, options, text",
     [

@@ -48,6 +48,14 @@ def test_distances_do_not_depend_on_the_blocks(monkeypatch):
         ((np.zeros((3, 2)),), "gradients has 1 parts; expected two factors"),
         ((np.zeros((3, 2)), np.zeros((2, 2))), r"factors of shapes \(3, 2\) and \(2, 2\); expected as many rows"),
         ((np.zeros((3, 2)), np.full((3, 2), np.inf)), r"gradients\[1\]\[0, 0\] is inf"),
+        (
+            torch.tensor([[1.0], [1e25]]),
+            r"gradients\[1\] is too long to be squared in torch.float32; scale the gradients",
+        ),
+        (
+            (np.full((2, 1), 1e100), np.full((2, 1), 1e100)),
+            r"gradients\[0\] is too long to be squared in torch.float64",
+        ),
     ],
 )
 def test_errors_name_the_argument(gradients, text):

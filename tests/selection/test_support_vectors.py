@@ -137,6 +137,8 @@ X, Y = np.arange(6.0)[:, None], np.array([0, 0, 0, 1, 1, 1])
         (lambda: support_vectors(X, Y, kernel="cosine"), "kernel='cosine'; expected one of linear, rbf, poly, sigmoid"),
         (lambda: support_vectors(X, Y, gamma=-1.0), "gamma=-1.0; expected a number > 0"),
         (lambda: SupportVectors(C=-1.0), "C=-1.0; expected a number > 0"),
+        (lambda: support_vectors(X, Y, C=None), "C=None; expected a number > 0"),
+        (lambda: support_vectors(X, Y, gamma=True), "gamma=True; expected a number > 0"),
     ],
 )
 def test_errors_name_the_argument(call, text):

@@ -56,6 +56,7 @@ def test_runs_are_averaged_and_the_kind_is_kept():
         (np.full((2, 2), np.nan), r"gradients\[0, 0\] is nan"),
         ((np.ones((3, 2)), np.ones((4, 2))), r"factors of shapes \(3, 2\), \(4, 2\); expected two with the same"),
         ((np.ones((3, 2)),) * 3, "expected two"),
+        ((np.ones((3, 2)),), "expected two"),
         (np.empty((0, 2)), "not empty"),
     ],
 )

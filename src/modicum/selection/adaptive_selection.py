@@ -164,8 +164,10 @@ class AdaptiveSampler:
         means = torch.stack([rows[part.to(rows.left.device)].combined().flatten() / len(part) for part in parts])
         k = max(1, round(self._options.keep * len(parts)))
         counts["extra_flops"] += 2 * rows.size * (self.n + k * len(parts))
-        found, heavy = gradmatch(means, k, self._options.l2)
-        at, weights = found.cpu(), heavy.double().cpu()
+        at, weights = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.float64)
+        if float(means.sum(0).square().sum()) > 0:  # nothing is left to match where all losses are zero
+            found, heavy = gradmatch(means, k, self._options.l2)
+            at, weights = found.cpu(), heavy.double().cpu()
         if len(at) < k:
             left = torch.tensor([i for i in range(len(parts)) if i not in set(at.tolist())])
             at = torch.cat([at, left[torch.randperm(len(left), generator=draw)[: k - len(at)]]])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modicum.arrays import BLOCK, Array, NumPy, back, class_indices, probabilities_of
+from modicum.arrays import BLOCK, Array, NumPy, back, center_of, class_indices, probabilities_of
 from modicum.arrays import features as checked_features
 from modicum.errors import DataError
 from modicum.flops import count_flops
@@ -111,7 +111,8 @@ def _divergences(p: Tensor, own: Tensor, near: Tensor, symmetric: bool, plain: b
 
 def _among(queries: NumPy, table: NumPy, k: int) -> NumPy:
     """(b, k) places of the nearest rows of the table, in blocks."""
-    every = torch.from_numpy(table)
+    center = center_of(table).astype(table.dtype)  # far from zero the products would lose the differences
+    every, queries = torch.from_numpy(table - center), queries - center
     squares = torch.linalg.vecdot(every, every)
     parts = torch.split(torch.from_numpy(queries), max(1, BLOCK // len(table)))
     near = [torch.addmm(squares, part, every.T, alpha=-2).topk(k, largest=False).indices for part in parts]

@@ -15,19 +15,21 @@ from modicum.context import generator as made_generator
 from modicum.errors import ModicumError
 from modicum.methods import Card
 from modicum.options import check_options
-from modicum.reading import labels_of
-from modicum.scores import Budget, Selection, as_budget
-from modicum.selection.by_class import by_class
+from modicum.reading import by_id, labels_of, rows_of
+from modicum.scores import Budget, Selection
+from modicum.selection.by_class import by_class, count_of
 from modicum.selection.gradient_rows import GradientRows, gradient_rows
 
 if TYPE_CHECKING:
     from modicum.context import Context
     from modicum.dataset import Splits
+    from modicum.measurement.features import Features
     from modicum.measurement.gradients import Gradients
 
 __all__ = ["Covered", "Craig", "covered", "craig", "represented"]
 
 Method = Literal["auto", "lazy", "stochastic"]
+Part = Literal["all", "outputs", "inputs"]
 DENSE = 12_000  # samples whose distances are kept: 0.6 GB in single precision
 EPSILON = 0.01  # of the stochastic greedy algorithm
 
@@ -83,10 +85,10 @@ def craig(
         raise ModicumError(f"epsilon={epsilon!r}; expected a bound >= 0, in units of a gradient, or None")
     if method not in ("auto", "lazy", "stochastic"):
         raise ModicumError(f"method={method!r}; expected 'auto', 'lazy' or 'stochastic'")
-    rows = gradient_rows("gradients", gradients)
-    k = as_budget(budget).count(len(rows))
+    rows = gradient_rows("gradients", gradients).centered()
+    k = count_of(budget, len(rows))
     squares = rows.squares()
-    if method == "lazy" or (method == "auto" and len(rows) <= DENSE):
+    if _is_lazy(method, len(rows)):
         picks, bounds = _lazy(rows, squares, k)
     else:
         picks, bounds = _stochastic(rows, squares, k, generator or made_generator(0, "craig"))
@@ -116,6 +118,16 @@ def represented(rows: GradientRows, picks: NumPy, squares: Tensor | None = None)
         nearest[here], far[here] = place.cpu().numpy(), least.double().cpu().numpy()
     nearest[picks], far[picks] = np.arange(len(picks)), 0.0
     return nearest, far
+
+
+def products(sizes: NumPy, method: Method) -> int:
+    """Inner products that `craig` takes for classes of these sizes."""
+    times = np.array([1.0 if _is_lazy(method, int(n)) else math.log(1 / EPSILON) for n in sizes])
+    return round(float((times * sizes.astype(np.float64) ** 2).sum()))
+
+
+def _is_lazy(method: Method, n: int) -> bool:
+    return method == "lazy" or (method == "auto" and n <= DENSE)
 
 
 def _lazy(rows: GradientRows, squares: Tensor, k: int) -> tuple[NumPy, NumPy]:
@@ -160,17 +172,26 @@ def _stochastic(rows: GradientRows, squares: Tensor, k: int, draw: torch.Generat
 
 @dataclass(frozen=True)
 class Craig:
-    """Of every class, samples whose gradients of the last layer stand for the others, weighted by how many.
+    """Of every class, samples whose gradients stand for the others, weighted by how many.
+
+    The gradients are of one moment of a training, when most samples are answered right already: theirs are nearly zero, so
+    that one sample stands for hundreds, and a few weigh as much as all others, which makes steps noisy (`clip=1.0` in the
+    recipe helps). The paper chooses anew every few epochs, for the model as it is then: that is
+    `adaptive-selection(method='craig')`. Once and for all it chooses by the `inputs`, for linear models.
 
     Args:
         until: Share of the schedule after which gradients are taken.
         optimizer: See `craig`: `lazy`, `stochastic` or `auto`.
         deepcore_compat: See `craig`.
+        part: What distances are between: gradients of `all` the last layer, as in DeepCore; their factor at the `outputs`,
+            `p - e_y`, as in the paper's networks; or the `inputs`, whose distances bound those of the gradients of a linear
+            model within a class, so that no model is needed.
     """
 
     until: float = 0.2
     optimizer: Method = "auto"
     deepcore_compat: bool = False
+    part: Part = "all"
 
     card: ClassVar[Card] = Card(
         key="craig",
@@ -182,25 +203,25 @@ class Craig:
     )
 
     def __post_init__(self) -> None:
-        options = {"optimizer": ("auto", "lazy", "stochastic")}
+        options = {"optimizer": ("auto", "lazy", "stochastic"), "part": ("all", "outputs", "inputs")}
         check_options(self, positive=("until",), shares=("until",), choices=options)
 
-    def needs(self) -> tuple[Gradients]:
-        """A model at a share of its schedule."""
+    def needs(self) -> tuple[Gradients] | tuple[Features]:
+        """A model at a share of its schedule, or the inputs."""
+        from modicum.measurement.features import Features
         from modicum.measurement.gradients import Gradients
 
-        return (Gradients((self.until,)),)
+        return (Features("inputs"),) if self.part == "inputs" else (Gradients((self.until,)),)
 
     def select(self, data: Splits, budget: Budget, ctx: Context, *measured: Any) -> Selection:
         """Class by class; charged with the products of all pairs of a class."""
-        table = measured[0]
-        order = table.positions(data.train)
+        order = by_id(data.train)
         of = labels_of("train", data.train)[order].numpy()
         with ctx.ledger.clock("choose", self.card.key, labels=len(of)) as counts:
-            rows = GradientRows(*table.factors("train"))
-            counts["extra_flops"] = 2 * rows.columns * int((np.bincount(of) ** 2).sum())
+            rows = self._rows(data, order, measured[0])
+            counts["extra_flops"] = 2 * rows.columns * products(np.bincount(of), self.optimizer)
             chosen = covered(rows, of, budget, self.optimizer, ctx.generator(self.card.key), self.deepcore_compat)
-        ids = table.train.ids
+        ids = data.train.ids[order.numpy()]
         reasons = np.array([f"stood for by {ids[at].item()!r}" for at in chosen.nearest], dtype=object)
         for at, weight in zip(chosen.picks, chosen.weights):
             reasons[at] = f"stands for {weight:.4g} samples"
@@ -209,9 +230,17 @@ class Craig:
             chosen.picks,
             weights=chosen.weights,
             values=chosen.distances,
-            unit="distance to the nearest kept gradient of its class",
+            unit=f"distance to the nearest kept {'sample' if self.part == 'inputs' else 'gradient'} of its class",
             reasons=reasons,
         )
+
+    def _rows(self, data: Splits, order: Tensor, measured: Any) -> GradientRows:
+        """What distances are between, in the order of the ids."""
+        if self.part == "inputs":
+            return GradientRows(rows_of("train features", measured.train, data.train)[order])
+        measured.positions(data.train)  # says where it is another data set
+        e, h = measured.factors("train")
+        return GradientRows(e, h) if self.part == "all" else GradientRows(e)
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,7 +266,7 @@ def covered(
     nearest, distances = np.empty(len(rows), dtype=np.int64), np.empty(len(rows))
 
     def pick(members: NumPy, k: int) -> tuple[NumPy, NumPy]:
-        own = rows[torch.from_numpy(members).to(rows.left.device)]
+        own = rows[torch.from_numpy(members).to(rows.left.device)].centered()
         given = own.left if own.right is None else (own.left, own.right)
         at, weights = craig(given, k, method=method, generator=draw, deepcore_compat=deepcore_compat)
         places = at.cpu().numpy()

@@ -71,11 +71,14 @@ def deepfool(model: nn.Module, inputs: Tensor, steps: int = 50, classes: int = 1
         got = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
         raise DataError(f"inputs is {got}; expected a tensor of floating numbers, as distances need gradients")
     checked = tensor("inputs", inputs, tuple(range(1, 9)), "(n, *shape)")
-    rows = max(1, ENTRIES // (checked[0].numel() * (min(classes, 10) + 1)))
+    own = next((p for p in model.parameters() if p.is_floating_point()), checked)
+    rows = max(1, ENTRIES // (checked[0].numel() * (classes + 1)))
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        return torch.cat([_walked(model, part, steps, classes) for part in torch.split(checked, rows)])
+        with torch.inference_mode(False), torch.enable_grad():
+            parts = [_walked(model, part.to(own), steps, classes) for part in torch.split(checked, rows)]
+        return torch.cat(parts).to(checked)
     finally:
         for module in training:
             module.training = True
@@ -95,8 +98,7 @@ def _walked(model: nn.Module, start: Tensor, steps: int, classes: int) -> Tensor
             left, x = left[stays], x[stays]
             if step == steps or not len(left):
                 break
-        with torch.enable_grad():
-            outputs = _outputs(model, x.requires_grad_())
+        outputs = _outputs(model, x.requires_grad_())
         if not step:
             at = outputs.detach().topk(min(classes, outputs.shape[1]), dim=1).indices  # the first is its own class
         moves, stuck = _steps_to_border(outputs, x, at[left])

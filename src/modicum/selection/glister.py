@@ -16,8 +16,8 @@ from modicum.errors import DataError, ModicumError
 from modicum.methods import Card
 from modicum.options import check_options
 from modicum.reading import labels_of
-from modicum.scores import Budget, Selection, as_budget
-from modicum.selection.by_class import by_class
+from modicum.scores import Budget, Selection
+from modicum.selection.by_class import by_class, count_of
 from modicum.selection.gradient_rows import GradientRows, gradient_rows
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def glister(
     if not isinstance(gradients, tuple):
         raise DataError(f"gradients is a {type(gradients).__name__}; expected two factors, (n, c) and (n, d)")
     rows = gradient_rows("gradients", gradients)
-    k = as_budget(budget).count(len(rows))
+    k = count_of(budget, len(rows))
     valid = _valid(rows, valid_logits, valid_features, valid_targets)
     found = _rounds(rows, *valid, k, rate, 1 if deepcore_compat else rounds)
     like = gradients[0]

@@ -53,6 +53,10 @@ class GradientRows:
     def __getitem__(self, at: Tensor | slice) -> GradientRows:
         return GradientRows(self.left[at], None if self.right is None else self.right[at])
 
+    def centered(self) -> GradientRows:
+        """Less their mean, where they are whole: as far from each other, and far from zero no digits are lost."""
+        return self if self.right is not None else GradientRows(self.left - self.left.mean(0))
+
     def squares(self) -> Tensor:
         """(n,) squared norms."""
         squared: Tensor = torch.linalg.vecdot(self.left, self.left)
@@ -109,10 +113,12 @@ def gradient_rows(name: str, gradients: Any) -> GradientRows:
         gradients: (n, p), or the two factors (n, c) and (n, d).
 
     Raises:
-        DataError: Other shapes, empty, not numbers, or not finite; the entry is named.
+        DataError: Other shapes, empty, not numbers, not finite, or so large that squares are not; the entry is named.
     """
     if not isinstance(gradients, tuple):
-        return GradientRows(tensor(name, gradients, (2,), "(n, p), one row a sample, or a pair of factors"))
+        return _squarable(
+            name, GradientRows(tensor(name, gradients, (2,), "(n, p), one row a sample, or a pair of factors"))
+        )
     if len(gradients) != 2:
         raise DataError(f"{name} has {len(gradients)} parts; expected two factors, (n, c) and (n, d)")
     left = tensor(f"{name}[0]", gradients[0], (2,), "(n, c), one row a sample")
@@ -122,7 +128,17 @@ def gradient_rows(name: str, gradients: Any) -> GradientRows:
             f"{name} are factors of shapes {tuple(left.shape)} and {tuple(right.shape)}; expected as many rows in both"
         )
     wide = torch.promote_types(left.dtype, right.dtype)
-    return GradientRows(left.to(wide), right.to(left.device, wide))
+    return _squarable(name, GradientRows(left.to(wide), right.to(left.device, wide)))
+
+
+def _squarable(name: str, rows: GradientRows) -> GradientRows:
+    fine = (rows.squares() * len(rows) ** 2).isfinite()  # no product with the sum of all is larger
+    if not bool(fine.all()):
+        at = int((~fine).nonzero()[0])
+        raise DataError(
+            f"{name}[{at}] is too long to be squared in {rows.left.dtype}; scale the gradients, or give float64"
+        )
+    return rows
 
 
 def target_of(rows: GradientRows, target: Any) -> Tensor:

@@ -14,8 +14,8 @@ from modicum.errors import ModicumError
 from modicum.methods import Card
 from modicum.options import check_options
 from modicum.reading import labels_of
-from modicum.scores import Budget, Selection, as_budget
-from modicum.selection.by_class import by_class
+from modicum.scores import Budget, Selection
+from modicum.selection.by_class import by_class, count_of
 from modicum.selection.gradient_rows import GradientRows, gradient_rows, target_of
 from modicum.selection.pursuit import Support
 from modicum.selection.stratified import allocate
@@ -82,7 +82,7 @@ def gradmatch(
         if not 0 <= value < np.inf:
             raise ModicumError(f"{name}={value!r}; expected a number >= 0")
     rows = gradient_rows("gradients", gradients)
-    k = as_budget(budget).count(len(rows))
+    k = count_of(budget, len(rows))
     goal = target_of(rows, target)
     if deepcore_compat:
         goal = goal / len(rows) if target is None else goal
@@ -128,11 +128,7 @@ def _grow(support: Support, rows: GradientRows, goal: Tensor, products: Tensor, 
 
 
 def own_class(rows: GradientRows, labels: NumPy) -> GradientRows:
-    """Of the gradient of a last layer, the row of each sample's own class: factors (n, 1) and (n, d).
-
-    Raises:
-        DataError: A label has no output.
-    """
+    """Of the gradient of a last layer, the row of each sample's own class: factors (n, 1) and (n, d)."""
     at = torch.from_numpy(labels).to(rows.left.device)[:, None]
     return GradientRows(rows.left.gather(1, at), rows.right)
 

@@ -45,7 +45,7 @@ def support_vectors(
         targets: (n,) class indices, at least two classes.
         C: Weight > 0 of a sample's loss in the sum.
         kernel: `linear`, `rbf`, `poly` (of degree 3) or `sigmoid`.
-        gamma: Of the kernel, > 0; 1 / d when None. Not `scale`, which changes with the subset.
+        gamma: Of the kernel, > 0; 1 / d when None or 0. Not `scale`, which changes with the subset.
 
     Returns:
         (k,) sorted positions.
@@ -85,12 +85,17 @@ def _check(C: float, kernel: str, gamma: float | None) -> None:
             f"gamma={gamma!r} depends on the data that the machine is fitted to, so that the support vectors alone would "
             "give another machine; expected a number such as 1 / d, d being the number of columns"
         )
-    if isinstance(C, (str, bool)) or not (np.isfinite(C) and C > 0):
+    if not _number(C) or C == 0:
         raise DataError(f"C={C!r}; expected a number > 0")
     if kernel not in KERNELS:
         raise DataError(f"kernel={kernel!r}; expected one of {', '.join(KERNELS)}")
-    if gamma is not None and not (np.isfinite(gamma) and gamma >= 0):
+    if gamma is not None and not _number(gamma):
         raise DataError(f"gamma={gamma!r}; expected a number > 0")
+
+
+def _number(value: Any) -> bool:
+    real = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    return real and bool(np.isfinite(value) and value >= 0)
 
 
 @dataclass(frozen=True)

@@ -55,12 +55,12 @@ def grand(gradients: Array | tuple[Array, Array]) -> Array:
     shape = "(n, p) or (runs, n, p)"
     names = ("gradients",) if len(factors) == 1 else tuple(f"gradients[{i}]" for i in range(len(factors)))
     checked = [tensor(name, factor, (2, 3), shape) for name, factor in zip(names, factors)]
-    if len(checked) > 2 or checked[0].shape[:-1] != checked[-1].shape[:-1]:
+    if (isinstance(gradients, tuple) and len(checked) != 2) or checked[0].shape[:-1] != checked[-1].shape[:-1]:
         got = ", ".join(str(tuple(factor.shape)) for factor in checked)
         raise DataError(f"gradients are factors of shapes {got}; expected two with the same runs and samples")
     norms: Tensor = torch.linalg.vector_norm(checked[0], dim=-1)
     if len(checked) == 2:
-        norms = norms * torch.linalg.vector_norm(checked[1], dim=-1)
+        norms = norms * torch.linalg.vector_norm(checked[1], dim=-1).to(norms.device)
     return mean_of_runs(norms, factors[0])
 
 
