@@ -8,7 +8,7 @@ import torch
 
 import modicum
 from modicum.cli import main
-from modicum.cli.mixing import parse_shares
+from modicum.cli.mixing import parse_shares, share_text
 from modicum.context import Context
 from modicum.data import load, save
 from modicum.dataset import Splits
@@ -96,7 +96,7 @@ def test_texts_of_two_sources_are_compared_word_by_word():
     labels = [0, 1] * 20
     mixed = mix({"a": (texts, labels), "b": (texts[::-1], labels)}, near=0.8)
     assert mixed.sizes["b"] == 0 or not set(mixed.samples["status"].to_pylist()[-28:]) & {"kept"}
-    assert len(mixed.found.first) > 40
+    assert len(mixed.copies.found.first) > 40
     # and the vocabulary is learned from what is trained on
     known = set(mixed.splits.train.info.vocabulary)
     assert "<unk>" in known
@@ -163,7 +163,7 @@ def test_the_command_and_a_fit_on_its_mixture(iris, capsys):
     )
     assert (status, err) == (0, "")
     assert "Train on it: modicum fit run/mixture.npz --mixture a=0.25,more=0.75" in " ".join(out.split())
-    assert set(Store("run").names()) == {"mixture.npz", "run.json", "samples.parquet"}
+    assert set(Store("run").names()) == {"mixture.npz", "report.html", "run.json", "samples.parquet"}
     assert Store("run").verify() == []
     table = Store("run").read_table("samples.parquet")
     assert (np.array(table["status"].to_pylist()) == "duplicate").sum() > 5
@@ -206,7 +206,51 @@ def test_the_command_and_a_fit_on_its_mixture(iris, capsys):
     assert Store("run").path("samples.parquet").read_bytes() == before
 
 
+def test_shares_are_of_sources_that_give_something(iris):
+    mixed = mix({"a": iris[:70], "b": iris[70:]}, {"a": 1, "b": 1}, keep=1, near=0, valid=0, test=0)
+    assert (mixed.sizes, mixed.weights) == ({"a": 1, "b": 0}, {"a": 1.0, "b": 0.0})
+    assert len(mixed.sampler().order(0)[0]) == 1
+    with pytest.raises(DataError, match="source 'b' has the weight 2, but every sample of it repeats another one"):
+        mix({"a": iris, "b": iris[:50]}, {"a": 1, "b": 2}, near=0, valid=0, test=0)
+
+
+def test_a_text_that_is_cut_in_one_source_is_found_in_the_other():
+    short = [f"a{i} b c d" for i in range(60)]
+    long = [" ".join(f"q{i}_{j}" for j in range(40)) for i in range(60)]
+    sources = {"a": ([*short, long[0]], [0, 1] * 30 + [0]), "b": (long, [0, 1] * 30)}
+    mixed = mix(sources, valid=0, test=0)
+    assert mixed.rows()[1]["copies"] == 1
+    assert str(mixed.copies) == "1 training samples repeat another one and 0 nearly so, 1 one of another source"
+
+
+def test_the_page_shows_copies_side_by_side(capsys):
+    words = [f"word{i} goes before many other ones here {i} {i + 1}" for i in range(80)]
+    lines = ["text,label", *(f"{text},{i % 2}" for i, text in enumerate(words))]
+    with open("web.csv", "w") as file:
+        file.write("\n".join(lines) + "\n")
+    with open("books.csv", "w") as file:
+        file.write("\n".join([*lines[:1], *lines[41:], f"{words[3]},0"]) + "\n")
+    status, out, err = command(capsys, "mix", "web.csv", "books.csv", "--folder", "run", "--inputs", "text")
+    assert (status, err) == (0, "")
+    assert "Report: run/report.html" in out
+    page = Store("run").path("report.html").read_text()
+    assert "Copies of validation and test samples" in page
+    assert "Equal, of another source" in page
+    assert "With another label" in page
+    assert page.count("<figure>") >= 6
+    saved = Store("run").read_json("run.json")
+    table = Store("run").read_table("samples.parquet").to_pylist()
+    gone = [row for row in table if row["status"] == "duplicate"]
+    assert saved["inputs"] == ["text"]
+    assert saved["result"]["duplicates"].startswith(f"{len(gone)} training samples repeat another one")
+    before = Store("run").path("samples.parquet").read_bytes()
+    assert command(capsys, "resume", "run")[0] == 0
+    assert Store("run").path("samples.parquet").read_bytes() == before
+
+
 def test_shares_on_the_command_line():
+    odd = {"a": 1 / 3, "b": 2 / 3}
+    assert parse_shares(share_text(odd)) == odd
     assert parse_shares("a=1,b=2.5") == {"a": 1.0, "b": 2.5}
     for text in ("a", "a=", "=1", "a=x", "a=1,a=2", ""):
         with pytest.raises(ModicumError, match="is not a share for each source; expected for example 'web=3,books=1'"):

@@ -170,3 +170,30 @@ def test_active_tasks_beat_the_target_alone_and_draw_what_they_say():
 def test_what_is_wrong_is_named(call, error, text):
     with pytest.raises(error, match=text):
         call()
+
+
+def test_a_budget_that_is_no_number_of_samples_is_refused():
+    with pytest.raises(BudgetError, match=r"budget=10\.5 and minimum=0; expected whole numbers of samples"):
+        allocate_samples(np.ones(2), 10.5)
+
+
+def test_a_wrong_request_is_refused_before_anything_is_drawn():
+    def draw(source, count):
+        raise AssertionError("drawn")
+
+    good = np.eye(4), np.ones(4)
+    with pytest.raises(ModicumError, match="strategy='l3'"):
+        active_tasks(draw, 3, good, 2, 100, strategy="l3")
+    with pytest.raises(DataError, match=r"target\[0\]\[0, 0\] is nan"):
+        active_tasks(draw, 3, (np.full((4, 4), np.nan), np.ones(4)), 2, 100)
+
+
+def test_a_penalty_of_zero_is_refused():
+    random = np.random.default_rng(0)
+
+    def draw(source, count):
+        x = random.normal(size=(count, 4))
+        return x, x[:, source]
+
+    with pytest.raises(ModicumError, match=r"penalty=0\.0 with norm=1; expected a number > 0"):
+        active_tasks(draw, 3, draw(0, 30), 2, 100, penalty=0.0)

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modicum.data import concatenate, deduplicate, duplicates, load, perceptual_hash
-from modicum.data.duplicates import _leaders_of_pairs
+from modicum.data import concatenate, deduplicate, duplicates, leaders, load, perceptual_hash
+from modicum.data.leaders import leaders_of_codes, leaders_of_pairs
 from modicum.data.overlap import points_of
 from modicum.dataset import Dataset, Info
 from modicum.errors import DataError
@@ -42,7 +42,7 @@ def images(n=60, seed=0):
 def test_pairs_are_settled_as_a_pass_in_order_settles_them(seed, n, share):
     near = np.tril(np.random.default_rng(seed).random((n, n)) < share, -1)
     later, earlier = np.nonzero(near)
-    leader, value = _leaders_of_pairs(n, later, earlier, later * 100.0 + earlier)
+    leader, value = leaders_of_pairs(n, later, earlier, later * 100.0 + earlier)
     assert leader.tolist() == greedy(near).tolist()
     moved = leader != np.arange(n)
     assert value[moved].tolist() == (np.flatnonzero(moved) * 100 + leader[moved]).tolist()
@@ -65,7 +65,8 @@ def test_blocks_do_not_change_the_answer(monkeypatch):
     whole = duplicates(images(), 0.5)
     for rows in (1, 7):
         monkeypatch.setattr(MODULE, "ROWS", rows)
-        monkeypatch.setattr(MODULE, "PAIRS", rows)
+        monkeypatch.setattr(leaders, "ROWS", rows)
+        monkeypatch.setattr(leaders, "PAIRS", rows)
         assert duplicates(images(), 0.5).first.tolist() == whole.first.tolist()
 
 
@@ -144,3 +145,72 @@ def test_what_cannot_be_compared_is_said(options, text):
 def test_empty_and_single_data_have_none():
     assert not duplicates(images()[:0]).repeated.any()
     assert not duplicates(images()[:1]).repeated.any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 60), st.integers(0, 12), st.booleans())
+def test_codes_agree_with_all_pairs(seed, n, most, small):
+    draw = np.random.default_rng(seed)
+    codes = draw.integers(0, 1 << 63, 4, dtype=np.uint64)[draw.integers(0, 4, n)] * np.uint64(2)
+    for _ in range(draw.integers(0, 8)):
+        codes = codes ^ (np.uint64(1) << draw.integers(0, 64, n).astype(np.uint64))
+    bits = np.array([[(int(a) ^ int(b)).bit_count() for b in codes] for a in codes])
+    before = leaders.CANDIDATES
+    leaders.CANDIDATES = 17 if small else before
+    try:
+        leader, value = leaders_of_codes(codes, most)
+    finally:
+        leaders.CANDIDATES = before
+    assert leader.tolist() == greedy(bits <= most).tolist()
+    assert value.tolist() == bits[np.arange(n), leader].tolist()
+
+
+def test_spread_codes_are_not_compared_one_by_one(monkeypatch):
+    def never(*_):
+        raise AssertionError("all pairs")
+
+    monkeypatch.setattr(leaders, "leaders_of_points", never)
+    codes = np.random.default_rng(0).integers(0, 1 << 63, 20_000, dtype=np.uint64)
+    codes[-2000:] = codes[:2000] ^ np.uint64(0b1011 << 30)
+    assert leaders_of_codes(codes, 4)[0][-2000:].tolist() == list(range(2000))
+
+
+def test_texts_are_compared_as_they_were_read(monkeypatch):
+    # the features know few words and the first few of a text only
+    monkeypatch.setattr("modicum.data.text.MOST_TOKENS", 10)
+    rare = [f"the film of {i} is x{i} y{i} z{i}" for i in range(40)]
+    long = ["the film of 1 " + " ".join(f"{name}{i}" for i in range(50)) for name in "ab"]
+    texts, labels = [*rare, rare[7].upper(), *long], [0, 1] * 21 + [0]
+    known = load((texts, labels), valid=0, test=0).train
+    assert duplicates(known).first[40] == 40
+    for found in (duplicates((texts, labels)), duplicates(known, texts=texts)):
+        assert found.groups() == [(7, 40)]
+        assert found.equal[40]
+    assert len(deduplicate((texts, labels)).dataset) == 42
+
+
+def test_texts_of_two_sources_are_compared_whole():
+    short = [f"a{i} b c d" for i in range(60)]
+    long = [" ".join(f"q{i}_{j}" for j in range(40)) for i in range(60)]
+    labels = [0, 1] * 30
+    found = duplicates({"a": ([*short[:59], long[0]], labels), "b": (long, labels)})
+    assert found.groups() == [("a/59", "b/0")]
+
+
+def test_an_image_of_one_color_equals_its_copies_only():
+    levels = torch.tensor([0.0, 90.0, 200.0, 90.0])[:, None, None, None].expand(4, 1, 8, 8).contiguous()
+    data = Dataset(levels, info=Info("unlabeled", "image"))
+    for by in ("pixels", "code"):
+        assert duplicates(data, by=by).first.tolist() == [0, 1, 2, 1]
+
+
+def test_minus_zero_is_zero():
+    data = Dataset(torch.tensor([[0.0, 1.0], [-0.0, 1.0]]), info=Info("unlabeled"))
+    assert duplicates(data, near=0).first.tolist() == [0, 0]
+
+
+def test_what_cannot_be_read_is_said():
+    with pytest.raises(DataError, match="data has three splits; give one of them"):
+        duplicates(load("iris"))
+    with pytest.raises(DataError, match="texts has 1 entries; expected one for each of 85 samples of text, got image"):
+        duplicates(images(), texts=["a"])

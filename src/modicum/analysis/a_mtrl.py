@@ -12,8 +12,9 @@ from modicum.arrays import NumPy, class_indices, real
 from modicum.data.parting import apportion
 from modicum.errors import BudgetError, DataError, ModicumError
 
-__all__ = ["Relevance", "allocate_samples", "source_relevance", "spread_risk"]
+__all__ = ["STRATEGIES", "Relevance", "allocate_samples", "source_relevance", "spread_risk"]
 
+STRATEGIES = ("l1", "l2", "uniform")
 PENALTY = 1e-3  # of ||W'w||_inf, where the target is no combination of the sources
 SPANNED = 1e-8  # of ||w||, the residual below which it is one
 
@@ -152,11 +153,12 @@ def allocate_samples(
         Wang et al., Improved Active Multi-Task Representation Learning via Lasso, 2023, arXiv 2306.02556.
     """
     nu = np.abs(real("relevance", relevance, (1,), "(M,)").astype(np.float64))
-    if strategy not in ("l1", "l2", "uniform"):
-        raise ModicumError(f"strategy={strategy!r}; expected 'l1', 'l2' or 'uniform'")
+    if strategy not in STRATEGIES:
+        raise ModicumError(f"strategy={strategy!r}; expected {', '.join(map(repr, STRATEGIES))}")
+    if budget != int(budget) or budget < 1 or minimum != int(minimum) or minimum < 0:
+        raise BudgetError(f"budget={budget} and minimum={minimum}; expected whole numbers of samples, >= 1 and >= 0")
+    budget, minimum = int(budget), int(minimum)
     most = np.full(len(nu), budget) if sizes is None else class_indices("sizes", sizes, len(nu))
-    if minimum < 0:
-        raise BudgetError(f"minimum={minimum}; expected an integer >= 0")
     least = np.minimum(minimum, most)
     if budget < max(1, int(least.sum())) or budget > int(most.sum()):
         raise BudgetError(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from modicum.analysis.a_mtrl import Relevance, allocate_samples, source_relevance
+from modicum.analysis.a_mtrl import STRATEGIES, Relevance, allocate_samples, source_relevance
 from modicum.arrays import NumPy, real
 from modicum.errors import DataError, ModicumError
 
@@ -135,7 +135,8 @@ def active_tasks(
         Body, heads, the target's head, relevance and counts.
 
     Raises:
-        ModicumError: A share outside (0, 1], or too small a budget.
+        DataError: NaN in the target, or tasks that do not fit together.
+        ModicumError: A share outside (0, 1], an unknown strategy, or too small a budget.
 
     Example:
         >>> random = np.random.default_rng(0)
@@ -152,16 +153,22 @@ def active_tasks(
     """
     if not 0 < explore <= 1:
         raise ModicumError(f"explore={explore}; expected a share in (0, 1]")
+    if strategy not in STRATEGIES:  # before anything is drawn
+        raise ModicumError(f"strategy={strategy!r}; expected {', '.join(map(repr, STRATEGIES))}")
+    x, y = real("target[0]", target[0], (2,), "(n, d)"), real("target[1]", target[1], (1,), "(n,)")
+    if len(x) != len(y):
+        raise DataError(f"target has {len(x)} inputs and {len(y)} values; expected as many")
     first = allocate_samples(np.ones(sources), max(round(explore * budget), sources * minimum), minimum, "uniform")
     if first.sum() > budget:
         raise ModicumError(f"budget={budget} samples; expected at least minimum={minimum} of each of {sources} sources")
     drawn = [[draw(m, int(n))] for m, n in enumerate(first)]
     body, heads = _fitted(drawn, rank)
-    head = np.linalg.lstsq(target[0] @ body, target[1], rcond=None)[0]
+    head = np.linalg.lstsq(x @ body, y, rcond=None)[0]
     if strategy == "l2":
         relevance = source_relevance(heads, head, 2)
     else:
-        relevance = source_relevance(heads, head, 1, penalty or 1e-3 * float(np.abs(heads.T @ head).max()))
+        small = 1e-3 * float(np.abs(heads.T @ head).max()) or 1e-12  # what no source tells anything of has no scale
+        relevance = source_relevance(heads, head, 1, small if penalty is None else penalty)
     goal = allocate_samples(relevance.values, budget, int(first.min()), strategy)  # type: ignore[arg-type]
     more = np.maximum(goal - first, 0)
     while more.sum() > budget - first.sum():  # uneven first counts may overshoot by a few
@@ -170,7 +177,7 @@ def active_tasks(
         if n:
             drawn[m].append(draw(m, int(n)))
     body, heads = _fitted(drawn, rank)
-    head = np.linalg.lstsq(target[0] @ body, target[1], rcond=None)[0]
+    head = np.linalg.lstsq(x @ body, y, rcond=None)[0]
     return ActiveTasks(body, heads, head, relevance, first + more)
 
 

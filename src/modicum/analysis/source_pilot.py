@@ -52,7 +52,8 @@ class _OwnHead:
 
     def __call__(self, model: nn.Module, inputs: Tensor, targets: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         outputs = model(inputs)
-        own = outputs.reshape(len(outputs), -1, self.classes)[torch.arange(len(outputs)), targets // self.classes]
+        rows = torch.arange(len(outputs), device=outputs.device)
+        own = outputs.reshape(len(outputs), -1, self.classes)[rows, targets // self.classes]
         return F.cross_entropy(own, targets % self.classes, reduction="none"), own
 
 

@@ -39,18 +39,19 @@ def parse_shares(text: str) -> dict[str, float]:
 
 
 def share_text(shares: dict[str, float]) -> str:
-    """The inverse of `parse_shares`.
+    """The inverse of `parse_shares`, to the last bit.
 
     Example:
-        >>> share_text({"web": 0.75, "books": 0.25})
-        'web=0.75,books=0.25'
+        >>> share_text({"web": 0.75, "books": 0.25, "rest": 1})
+        'web=0.75,books=0.25,rest=1'
     """
-    return ",".join(f"{name}={share:.6g}" for name, share in shares.items())
+    return ",".join(f"{name}={repr(float(share)).removesuffix('.0')}" for name, share in shares.items())
 
 
 @dataclass(frozen=True)
 class Mix(Common):
-    """Several sources as one training set, without what repeats. Writes the mixture and a table of what was removed and why.
+    """Several sources as one training set, without what repeats. Writes the mixture, a table of
+    what was removed and why, and a page.
 
     Args:
         sources: Built-in names, files or folders, each as NAME=DATA or DATA; earlier ones have precedence where two hold
@@ -62,8 +63,9 @@ class Mix(Common):
         deduplicate: Leave out training samples that repeat one of the validation or test samples or an earlier one.
         near: How near is near; 0 for equal inputs only.
         by: What is compared: text, pixels, columns, or code (a perceptual hash of images).
+        inputs: Names of the input columns; several columns of text are read one after the other.
         out: File of the mixture: .npz, .parquet, .csv, .tsv or .jsonl; in the folder of the run when left out.
-        folder: Of the run: table and mixture.
+        folder: Of the run: table, page and mixture.
         recipe: Of the pilot of a-mtrl; only what differs from what suits the data.
     """
 
@@ -74,6 +76,7 @@ class Mix(Common):
     deduplicate: bool = True
     near: float | None = None
     by: str = ""
+    inputs: tuple[str, ...] = ()
     out: str | None = None
     folder: str | None = None
     recipe: RecipeOptions = field(default_factory=RecipeOptions)  # type: ignore[valid-type]
@@ -87,13 +90,16 @@ class Mix(Common):
         from modicum.store import Store
         from modicum.training.fit import default_recipe
         from modicum.verbs import mix
+        from modicum.verbs.mixing import named_sources
 
         weights = parse_shares(self.weights) if "=" in self.weights else self.weights
         recipe, given = None, recipe_given(self.recipe)
+        loading = {**self.loading, **({"inputs": list(self.inputs)} if self.inputs else {})}
         if given and self.sources:
-            recipe = replace(default_recipe(load(self.sources[0].rpartition("=")[2], **self.loading).train), **given)
+            first = next(iter(named_sources(self.sources).values()))
+            recipe = replace(default_recipe(load(first, **loading).train), **given)
         what = [*(os.path.abspath(s) for s in self.sources), self.weights, self.target, self.keep, self.deduplicate]
-        key = work_key(*what, self.near, self.by, recipe, self.loading, self.seed)
+        key = work_key(*what, self.near, self.by, recipe, loading, self.seed)
         folder, ctx = Path(self.folder or home() / f"mix-{key}"), self.context()
         mixed = mix(
             self.sources,
@@ -107,17 +113,23 @@ class Mix(Common):
             ctx=ctx,
             folder=folder,
             out=self.out,
-            **self.loading,
+            **loading,
         )
         file = Store(folder).read_json("run.json")["result"]["file"]
         note = f"{len(mixed.splits.train)} training samples; epochs are those of a pass of as many visits.\n"
-        if mixed.found is not None:
-            note += f"{mixed.found}.\n"
+        if mixed.copies is not None:
+            note += f"{mixed.copies}.\n"
         if mixed.pilot is not None:
             note += f"The sources leave {100 * mixed.pilot.residual:.0f} % of the target's heads unexplained.\n"
         train = f"modicum fit {file} --mixture {share_text(mixed.weights)}"
-        note += f"{cost(ctx.ledger)}\nMixture: {file}\nTable of all samples: {folder / 'samples.parquet'}\nTrain on it: {train}"
-        more: dict[str, Any] = {"file": file, "table": str(folder / "samples.parquet"), "folder": str(folder)}
+        note += f"{cost(ctx.ledger)}\nMixture: {file}\nTable of all samples: {folder / 'samples.parquet'}\n"
+        note += f"Report: {folder / 'report.html'}\nTrain on it: {train}"
+        more: dict[str, Any] = {
+            "file": file,
+            "table": str(folder / "samples.parquet"),
+            "folder": str(folder),
+            "report": str(folder / "report.html"),
+        }
         more |= {"weights": mixed.weights, "samples": len(mixed.splits.train), "fit": train}
         rows = mixed.rows()
         print_rows(rows, self.json, list(rows[0]), note, more)

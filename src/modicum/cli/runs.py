@@ -109,6 +109,7 @@ def _again(folder: str, as_json: bool, max_seconds: float | None) -> None:
             name: saved[name]
             for name in ("what", "data", "label", "limit", "seed", "runs", "steps", "floor", "score", "angle")
         }
+        known["trials"] = saved.get("trials", False)
         known |= {"keep": tuple(f"{keep:.12g}" for keep in saved["keep"]), "shares": tuple(saved["shares"])}
         Forecast(**known, recipe=RecipeOptions(**saved["recipe"]), folder=folder, json=as_json).run()
         return
@@ -126,7 +127,9 @@ def _again(folder: str, as_json: bool, max_seconds: float | None) -> None:
         known = {
             name: saved[name] for name in ("target", "keep", "deduplicate", "near", "by", "label", "limit", "seed")
         }
-        known |= {"sources": tuple(f"{name}={data}" for name, data in saved["sources"].items()), "out": saved["out"]}
+        inputs = saved.get("inputs") or ()
+        known |= {"inputs": (inputs,) if isinstance(inputs, str) else tuple(inputs)}
+        known |= {"sources": tuple(saved["sources"]), "out": saved["out"]}
         known["weights"] = saved["weights"] if isinstance(saved["weights"], str) else share_text(saved["weights"])
         Mix(**known, recipe=RecipeOptions(**saved["recipe"]), folder=folder, json=as_json).run()
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -13,12 +13,15 @@ from torch import Tensor
 from modicum.arrays import features as checked_features
 from modicum.arrays import unit_rows
 from modicum.context import generator
+from modicum.data.leaders import leaders_of_codes, leaders_of_pairs, leaders_of_points
+from modicum.data.load import load
 from modicum.data.minhash import near_pairs, shingles
 from modicum.data.mixture import concatenate
-from modicum.data.overlap import directions, points_of, row_hashes, within
-from modicum.data.perceptual import perceptual_hash
+from modicum.data.overlap import points_of, row_hashes
+from modicum.data.perceptual import packed, perceptual_hash
 from modicum.data.raw import Array
-from modicum.dataset import Dataset
+from modicum.data.written import Written, written, written_splits
+from modicum.dataset import Dataset, Splits
 from modicum.errors import DataError
 
 __all__ = ["Deduplicated", "Duplicate", "Duplicates", "By", "deduplicate", "duplicates"]
@@ -26,7 +29,8 @@ __all__ = ["Deduplicated", "Duplicate", "Duplicates", "By", "deduplicate", "dupl
 By = Literal["", "text", "pixels", "columns", "code", "features"]
 NEAR: dict[str, float] = {"text": 0.8, "pixels": 0.15, "columns": 0.01, "code": 4, "features": 0.1}
 KINDS = {"text": ("text",), "image": ("pixels", "code"), "tabular": ("columns",)}
-ROWS, PAIRS = 2048, 2048  # of a block
+ROWS = 2048  # of a block
+WHOLE: dict[str, Any] = {"valid": 0, "test": 0}  # nothing is cut off a source
 
 
 class Duplicate(NamedTuple):
@@ -140,31 +144,46 @@ class Deduplicated(NamedTuple):
 
 
 def duplicates(
-    data: Dataset | Mapping[str, Dataset], near: float | None = None, *, by: By = "", features: Any = None
+    data: Any,
+    near: float | None = None,
+    *,
+    by: By = "",
+    features: Any = None,
+    texts: Sequence[str] | Written | None = None,
+    **options: Any,
 ) -> Duplicates:
     """Find the samples that equal, or nearly equal, an earlier one.
 
     In the order of the data each sample is kept unless an earlier *kept* one is near; that one, the first of them, then
     stands for it. So every sample is as near as asked to the one that stands for it, and no chain of small steps joins
-    what is far apart. Equal inputs are found by a hash and compared; a text with unknown words equals no other.
+    what is far apart. Equal inputs are found by a hash and compared.
 
     What near means:
 
     - `text`: Jaccard index of the sets of runs of three tokens >= near (0.8), by MinHash of 128 hash functions; all pairs
       found are right, and 99 % of those at the threshold are found. Time 128 shingles, memory 8 bytes a shingle.
-    - `pixels`: distance of images moved to mean 0 and scaled to norm 1, <= near (0.15, a correlation of 0.989).
-    - `columns`: distance of standardized rows <= near (0.01) times the median distance of random pairs.
+    - `pixels`: distance of images moved to mean 0 and scaled to norm 1, <= near (0.15, a correlation of 0.989). Time n^2 64
+      / 2, memory n 64 and blocks.
+    - `columns`: distance of standardized rows <= near (0.01) times the median distance of random pairs, likewise.
     - `code`: bits that `perceptual_hash` differs in, <= near (4 of 64): survives resizing and compression, but may take
-      different small or plain images for one.
-    - `features`: distance of given features scaled to norm 1, <= near (0.1, a cosine of 0.995).
+      different small or plain images for one. Time about n^2 / 2000 comparisons of two numbers
+      (`modicum.data.leaders.leaders_of_codes`).
+    - `features`: distance of given features scaled to norm 1, <= near (0.1, a cosine of 0.995), like pixels.
 
-    All but texts compare every block with what is kept: time n^2 64 / 2, memory n 64 and blocks.
+    Images of one color equal their copies only: they show nothing that could be nearly the same.
+
+    Texts are compared whole and with all their words where they can be read: from what `modicum.load` understands, or from
+    `texts`. A data set that was loaded before knows only the words of its vocabulary up to a length: texts that agree that
+    far are equal then, and one with an unknown word equals no other.
 
     Args:
-        data: The samples, or several named data sets, which are concatenated; earlier sources have precedence.
+        data: The samples, as a data set or what `modicum.load` understands (its training split, whole where it has no
+            others), or several by name, which are concatenated; earlier ones have precedence.
         near: The threshold; the number in brackets when None; 0 finds equal inputs only.
         by: What is compared: `text`, `pixels` or `columns` by the modality when empty; `features` when they are given.
         features: (n, d) of the samples in the order of the data, of any encoder.
+        texts: (n,) texts as they were written, in the order of the data.
+        options: For `load`, such as `label` or `inputs`.
 
     Returns:
         For every sample the one that stands for it. `str` of it is one sentence.
@@ -173,31 +192,40 @@ def duplicates(
         DataError: The threshold is out of range, or cannot be used with these data.
 
     Example:
-        >>> from modicum.data import load
-        >>> iris = load("iris", valid=0, test=0).train
-        >>> duplicates(iris, near=0).groups()
+        >>> duplicates("iris", near=0).groups()
         [(101, 142)]
+        >>> letters = ["dear sir, please send the book", "it is so", "Dear Sir, please send the book"]
+        >>> duplicates((letters, [0, 1, 0])).groups()
+        [(0, 2)]
     """
-    dataset = data if isinstance(data, Dataset) else concatenate(data)
+    dataset, read = _given(data, options)
     by = by or ("features" if features is not None else KINDS[dataset.info.modality][0])  # type: ignore[assignment]
     threshold = _checked(dataset, near, by, features)
-    first = _equal(dataset)
+    read = _texts(dataset, read, texts)
+    first = _equal(dataset, read)
     nearness = np.where(first != np.arange(len(first)), 1.0 if by == "text" else 0.0, np.nan)
     unique = np.flatnonzero(first == np.arange(len(first)))
+    if threshold and by in ("pixels", "code") and len(unique):
+        unique = unique[np.concatenate([_shows(dataset, part) for part in _pieces(unique, ROWS)])]
+    equal = first != np.arange(len(first))
     if threshold and len(unique) > 1:
-        leader, value = _near(dataset, unique, threshold, by, features)
+        leader, value = _near(dataset, unique, threshold, by, features, read)
         first[unique], nearness[unique] = unique[leader], np.where(leader == np.arange(len(unique)), np.nan, value)
         moved = first[first]  # the one that stood for an equal sample may itself be near an earlier one
         changed = moved != first
         nearness[changed] = nearness[first[changed]]
-        equal = (first != np.arange(len(first))) & ~changed
-        equal[unique] = False
-        return Duplicates(dataset, moved, nearness, equal, by, threshold)
-    return Duplicates(dataset, first, nearness, first != np.arange(len(first)), by, threshold)
+        return Duplicates(dataset, moved, nearness, equal & ~changed, by, threshold)
+    return Duplicates(dataset, first, nearness, equal, by, threshold)
 
 
 def deduplicate(
-    data: Dataset | Mapping[str, Dataset], near: float | None = None, *, by: By = "", features: Any = None
+    data: Any,
+    near: float | None = None,
+    *,
+    by: By = "",
+    features: Any = None,
+    texts: Sequence[str] | Written | None = None,
+    **options: Any,
 ) -> Deduplicated:
     """Leave out every sample for which an earlier one stands; the arguments are those of `duplicates`.
 
@@ -205,13 +233,42 @@ def deduplicate(
         The rest, in its order, and who stands for whom.
 
     Example:
-        >>> from modicum.data import load
-        >>> done = deduplicate(load("iris", valid=0, test=0).train, near=0)
+        >>> done = deduplicate("iris", near=0)
         >>> len(done.dataset), done.found.rows()[0].of
         (149, 101)
     """
-    found = duplicates(data, near, by=by, features=features)
+    found = duplicates(data, near, by=by, features=features, texts=texts, **options)
     return Deduplicated(found.dataset[np.flatnonzero(~found.repeated)], found)
+
+
+def _given(data: Any, options: Mapping[str, Any]) -> tuple[Dataset, Written | None]:
+    """The samples, and their texts where there are any."""
+    given, numbers = dict(data) if isinstance(data, Mapping) else {"": data}, dict[str, int]()
+    parts, read = {}, []
+    for name, spec in given.items():
+        if isinstance(spec, Splits):
+            raise DataError(
+                f"data{f'[{name!r}]' if name else ''} has three splits; give one of them, or several by name"
+            )
+        found = {} if isinstance(spec, Dataset) else written(spec, numbers, **options)
+        splits = Splits(spec, spec[:0], spec[:0]) if isinstance(spec, Dataset) else load(spec, **WHOLE | dict(options))
+        parts[name] = splits.train
+        if splits.train.info.modality == "text":
+            texts = written_splits(found, splits)
+            read.append(texts["train"] if texts else Written.of_dataset(splits.train, numbers))
+    whole = concatenate(parts) if isinstance(data, Mapping) else parts[""]
+    return whole, Written.joined(read) if read else None
+
+
+def _texts(dataset: Dataset, read: Written | None, texts: Sequence[str] | Written | None) -> Written | None:
+    if texts is None:
+        return read
+    if dataset.info.modality != "text" or len(texts) != len(dataset):
+        kind, n = dataset.info.modality, len(dataset)
+        raise DataError(
+            f"texts has {len(texts)} entries; expected one for each of {n} samples of text, got {kind} data"
+        )
+    return texts if isinstance(texts, Written) else Written.of_texts(texts, {})
 
 
 def _checked(dataset: Dataset, near: float | None, by: str, features: Any) -> float:
@@ -230,130 +287,62 @@ def _checked(dataset: Dataset, near: float | None, by: str, features: Any) -> fl
     return threshold
 
 
-def _equal(dataset: Dataset) -> Array:
+def _equal(dataset: Dataset, read: Written | None) -> Array:
     """(n,) the first position with equal inputs."""
     first = np.arange(len(dataset))
     if not len(dataset):
         return first
-    hashes = row_hashes(dataset)
+
+    def same_inputs(left: Array, right: Array) -> Array:
+        here, there = (dataset.inputs[torch.from_numpy(x)].flatten(1) for x in (left, right))
+        same: Array = (here == there).all(1).numpy()
+        return same
+
+    hashes, compare = (row_hashes(dataset), same_inputs) if read is None else (read.hashes(), read.same)
     _, group, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     left = np.flatnonzero(counts[group] > 1)
-    if dataset.info.modality == "text" and dataset.info.vocabulary:
-        known = [(dataset.inputs[torch.from_numpy(p)] != 1).all(1).numpy() for p in _pieces(left, PAIRS)]
-        left = left[np.concatenate([*known, np.empty(0, bool)])]
     while len(left):  # more than once only where different inputs have one hash
         _, start, back = np.unique(group[left], return_index=True, return_inverse=True)
         candidate = left[start][back]
-        same = np.empty(len(left), bool)
-        for piece in _pieces(np.arange(len(left)), PAIRS):
-            here, there = (dataset.inputs[torch.from_numpy(x[piece])].flatten(1) for x in (left, candidate))
-            same[piece] = (here == there).all(1).numpy()
+        pieces = zip(_pieces(left, ROWS), _pieces(candidate, ROWS), strict=True)
+        same = np.concatenate([compare(a, b) for a, b in pieces])
         first[left[same]] = candidate[same]
         left = left[~same]
     return first
 
 
-def _near(dataset: Dataset, unique: Array, near: float, by: str, features: Any) -> tuple[Array, Array]:
+def _shows(dataset: Dataset, rows: Array) -> Array:
+    """Whether images have more than one color."""
+    flat = dataset.inputs[torch.from_numpy(rows)].flatten(2)
+    shows: Array = (flat.amax(2) > flat.amin(2)).any(1).numpy()
+    return shows
+
+
+def _near(
+    dataset: Dataset, unique: Array, near: float, by: str, features: Any, read: Written | None
+) -> tuple[Array, Array]:
     """Among different inputs, the position that stands for each, and how near it is."""
     if by == "text":
-        vocabulary = bool(dataset.info.vocabulary)
-        sets = shingles(dataset.inputs.numpy()[unique], unknown=1 if vocabulary else None)
-        return _leaders_of_pairs(len(unique), *near_pairs(sets, near))
+        assert read is not None
+        return leaders_of_pairs(len(unique), *near_pairs(shingles(read.take(unique)), near))
     if by == "code":
-        bits = torch.cat([perceptual_hash(dataset.inputs[torch.from_numpy(p)]) for p in _pieces(unique, ROWS)])
-        signs = (2 * bits.float() - 1) / 8  # ||a - b||^2 is the number of differing bits over 16
-        leader, value = _leaders(lambda rows: signs[rows], len(unique), (near / 16) ** 0.5 + 1e-4)
-        return leader, np.round(16 * value**2)
+        codes = [packed(perceptual_hash(dataset.inputs[torch.from_numpy(p)])) for p in _pieces(unique, ROWS)]
+        return leaders_of_codes(np.concatenate(codes), int(near))
     if by == "features":
         rows = torch.from_numpy(unit_rows("features", checked_features("features", features))[unique]).float()
-        return _leaders(lambda at: rows[at], len(unique), near)
+        return leaders_of_points(lambda at: rows[at], len(unique), near)
     places = torch.from_numpy(unique)
 
     def points(at: Tensor) -> Tensor:
         return points_of(dataset, places[at])
 
     if by == "pixels":
-        return _leaders(points, len(unique), near)
+        return leaders_of_points(points, len(unique), near)
     some = points(torch.randperm(len(unique), generator=generator(0, "duplicates"))[:2048].sort().values)
     half = len(some) // 2
     usual = max(float((some[:half] - some[half : 2 * half]).norm(dim=1).median()), 1e-30)
-    leader, value = _leaders(points, len(unique), near * usual)
+    leader, value = leaders_of_points(points, len(unique), near * usual)
     return leader, value / usual
-
-
-def _leaders(points: Callable[[Tensor], Tensor], n: int, reach: float) -> tuple[Array, Array]:
-    """For n points the first earlier kept one within reach, or itself; distances are ruled out by projections."""
-    some = points(torch.randperm(n, generator=generator(0, "duplicates", "axes"))[:2048].sort().values)
-    axes, shift = directions(some - some.mean(0)), some.mean(0)
-    kept, projected, size = torch.empty(n, dtype=torch.int64), torch.empty(n, axes.shape[1]), 0
-    leader, value = torch.arange(n), torch.zeros(n)
-    for start in range(0, n, ROWS):
-        rows = torch.arange(start, min(start + ROWS, n))
-        block = points(rows)
-        low = (block - shift) @ axes
-        for begin in range(0, size, 2 * ROWS):
-            here = slice(begin, min(begin + 2 * ROWS, size))
-            pairs = within(low, projected[here], reach)
-            pairs = pairs[leader[rows[pairs[:, 0]]] == rows[pairs[:, 0]]]  # the first stands
-            later, earlier, distance = _measured(points, block, pairs, kept[here], reach)
-            _first(leader, value, start + later, earlier, distance)
-        alone = (leader[rows] == rows).nonzero().flatten()
-        pairs = within(low[alone], low[alone], reach) if len(alone) else alone.new_empty(0, 2)
-        pairs = alone[pairs[pairs[:, 0] > pairs[:, 1]]]
-        later, earlier, distance = _measured(points, block, pairs, rows, reach)
-        of, near = _leaders_of_pairs(len(rows), later.numpy(), (earlier - start).numpy(), distance.numpy())
-        moved = torch.from_numpy(np.flatnonzero(of != np.arange(len(rows))))
-        leader[start + moved], value[start + moved] = (
-            start + torch.from_numpy(of)[moved],
-            torch.from_numpy(near)[moved].float(),
-        )
-        stay = (leader[rows] == rows).nonzero().flatten()
-        kept[size : size + len(stay)], projected[size : size + len(stay)] = rows[stay], low[stay]
-        size += len(stay)
-    return leader.numpy(), value.double().numpy()
-
-
-def _measured(
-    points: Callable[[Tensor], Tensor], block: Tensor, pairs: Tensor, names: Tensor, reach: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Of candidate pairs (row of the block, row of `names`) those within reach: row, name, distance."""
-    found = []
-    for part in torch.split(pairs, PAIRS):
-        distance = (block[part[:, 0]] - points(names[part[:, 1]])).norm(dim=1)
-        hit = distance <= reach
-        found.append((part[hit, 0], names[part[hit, 1]], distance[hit]))
-    if not found:
-        return pairs[:0, 0], pairs[:0, 1], torch.empty(0)
-    later, earlier, distances = zip(*found)
-    return torch.cat(later), torch.cat(earlier), torch.cat(distances)
-
-
-def _first(leader: Tensor, value: Tensor, later: Tensor, earlier: Tensor, distance: Tensor) -> None:
-    """Write the least earlier position of each later one that has none yet."""
-    order = np.lexsort((earlier.numpy(), later.numpy()))
-    rows, start = np.unique(later.numpy()[order], return_index=True)
-    at = torch.from_numpy(order[start])
-    leader[torch.from_numpy(rows)], value[torch.from_numpy(rows)] = earlier[at], distance[at]
-
-
-def _leaders_of_pairs(n: int, later: Array, earlier: Array, values: Array) -> tuple[Array, Array]:
-    """Keep each of n unless it is paired with an earlier kept one; the first such stands for it. Rounds settle chains."""
-    leader, value = np.arange(n), np.zeros(n)
-    kept, settled = np.ones(n, bool), np.ones(n, bool)
-    kept[later] = settled[later] = False
-    a, b = later, earlier
-    while len(a):
-        settled[a[kept[b]]] = True  # and not kept
-        alive = ~settled[a] & (~settled[b] | kept[b])
-        free = np.setdiff1d(a[~settled[a]], a[alive])  # whatever was near them is gone
-        kept[free] = settled[free] = True
-        again = ~settled[a]
-        a, b = a[again], b[again]
-    hit = np.flatnonzero(kept[earlier] & ~kept[later])
-    hit = hit[np.lexsort((earlier[hit], later[hit]))]
-    rows, start = np.unique(later[hit], return_index=True)
-    leader[rows], value[rows] = earlier[hit[start]], values[hit[start]]
-    return leader, value
 
 
 def _pieces(rows: Array, size: int) -> Iterator[Array]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +21,12 @@ from modicum.data.labels import class_values, encode_labels, infer_task, strata
 from modicum.data.parting import part_rows, stratified_rows
 from modicum.data.raw import MAP_ABOVE, Array, Desk, Options, Raw, to_tensor
 from modicum.data.tables import Frame, interpret
-from modicum.data.text import count_words
 from modicum.dataset import Dataset, Info, Splits, Task
 from modicum.errors import DataError
 from modicum.spec import content_key
 from modicum.store import Damage
 
-__all__ = ["load", "standardized", "training_file", "verify", "words"]
+__all__ = ["load", "read_raw", "standardized", "training_file", "verify"]
 
 NOT_SAMPLES = (dict, np.ndarray, torch.Tensor)
 FILES = (*TABLES, ".npz")
@@ -102,7 +100,7 @@ def load(
     paths, key = _files(spec)
     choices = (key, valid, test, seed, limit)
     desk = Desk.at(paths, options, at, *choices) if paths else Desk(content_key(options, choices), options, at)
-    parts = _read(spec, options, desk)
+    parts = read_raw(spec, options, desk)
     small = isinstance(spec, str) and spec in BUNDLED
     default = (SMALL, SMALL) if small else (VALID, TEST)
     shares = (default[0] if valid is None else valid, default[1] if test is None else test)
@@ -126,7 +124,7 @@ def verify(path: str | os.PathLike[str], **options: Any) -> list[Damage]:
     """
     try:
         desk = Desk("verify", Options(label=options.get("label")))
-        parts = _read(os.fspath(path), desk.options, desk)
+        parts = read_raw(os.fspath(path), desk.options, desk)
         files = {name: raw.inputs.blobs() for name, raw in parts.items() if isinstance(raw.inputs, ImageFiles)}
         for name, raw in parts.items():
             if isinstance(raw.inputs, Frame) and raw.inputs.kind == "image":
@@ -139,37 +137,8 @@ def verify(path: str | os.PathLike[str], **options: Any) -> list[Damage]:
     return []
 
 
-def words(
-    spec: Any,
-    *,
-    inputs: str | Sequence[str] | None = None,
-    label: str | bool | None = None,
-    header: bool | None = None,
-    **_: Any,
-) -> Counter[str]:
-    """In how many texts each word and punctuation mark occurs, over all splits; empty where the data are no texts.
-
-    Args:
-        spec: As for `load`.
-        inputs: As for `load`.
-        label: As for `load`.
-        header: As for `load`.
-        _: Other options of `load`, without effect.
-
-    Example:
-        >>> words((["a good film", "a bad film"], [1, 0])) == {"a": 2, "good": 1, "film": 2, "bad": 1}
-        True
-    """
-    if isinstance(spec, (Splits, Dataset)):
-        return Counter()
-    options = Options((inputs,) if isinstance(inputs, str) else tuple(inputs or ()), label, header=header)
-    parts = _read(spec, options, Desk("words", options))
-    return count_words(
-        raw.inputs for raw in parts.values() if isinstance(raw.inputs, Frame) and raw.inputs.kind == "text"
-    )
-
-
-def _read(spec: Any, options: Options, desk: Desk) -> dict[str, Raw]:
+def read_raw(spec: Any, options: Options, desk: Desk) -> dict[str, Raw]:
+    """The splits that a source has, not decoded yet."""
     if isinstance(spec, str) and spec in BUNDLED:
         return {"train": read_bundled(spec)}
     if isinstance(spec, str) and spec.startswith("hf:"):

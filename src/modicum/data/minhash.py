@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from modicum.data.raw import Array
+from modicum.data.written import Written, mixed_bits, places
 from modicum.errors import DataError
 
 __all__ = ["Shingles", "bands_for", "found_share", "near_pairs", "shingles"]
 
 HASHES, RECALL = 128, 0.99
 BLOCK = 1 << 16  # shingles of a pass that stays in the processor's cache
-ROWS = 1 << 15  # texts that are cut into shingles at a time
+WORDS = 1 << 20  # that are cut into shingles at a time
 WINDOW = 32  # in a bucket of more samples, each meets the 32 before it and the first
 PAIRS = 1 << 15  # pairs that are measured at a time
 
@@ -81,11 +82,11 @@ def bands_for(near: float, hashes: int = HASHES, recall: float = RECALL) -> tupl
     return hashes // best, best
 
 
-def shingles(tokens: Array, width: int = 3, unknown: int | None = 1) -> Shingles:
+def shingles(texts: Array | Written, width: int = 3, unknown: int | None = 1) -> Shingles:
     """The sets of runs of so many tokens; a shorter text is one run.
 
     Args:
-        tokens: (n, length) token numbers, 0 for padding.
+        texts: (n, length) token numbers, 0 for padding; or texts as they are written.
         width: w >= 1 tokens of a shingle.
         unknown: Number of the unknown token: it equals no other, because nobody knows what it was; None when there is none.
 
@@ -99,13 +100,17 @@ def shingles(tokens: Array, width: int = 3, unknown: int | None = 1) -> Shingles
         >>> np.diff(shingles(np.array([[2, 3, 4, 5, 0], [2, 3, 0, 0, 0], [0, 0, 0, 0, 0]])).starts).tolist()
         [2, 1, 0]
     """
-    if tokens.ndim != 2 or tokens.dtype.kind not in "iu":
-        raise DataError(f"tokens are {tokens.dtype} of shape {tokens.shape}; expected integers of shape (n, length)")
+    if not isinstance(texts, Written):
+        if texts.ndim != 2 or texts.dtype.kind not in "iu":
+            raise DataError(f"tokens are {texts.dtype} of shape {texts.shape}; expected integers of shape (n, length)")
+        texts = Written.of_rows(texts, unknown)
     if width < 1:
         raise DataError(f"width={width}; expected an integer >= 1")
+    edges = np.unique(np.searchsorted(texts.starts, np.arange(0, len(texts.flat) + 1, WORDS)))
     parts, counts = [], [np.zeros(1, np.int64)]
-    for start in range(0, len(tokens), ROWS):
-        flat, count = _cut(tokens[start : start + ROWS], width, unknown, start)
+    for first, last in zip(edges, [*edges[1:], len(texts)], strict=True):
+        piece = slice(texts.starts[first], texts.starts[last])
+        flat, count = _cut(texts.flat[piece], texts.lengths[first:last], width)
         parts.append(flat)
         counts.append(count)
     return Shingles(np.concatenate(parts or [np.empty(0, np.uint64)]), np.cumsum(np.concatenate(counts)))
@@ -169,7 +174,7 @@ def jaccard(sets: Shingles, left: Array, right: Array) -> Array:
     for start in range(0, len(left), PAIRS):
         a, b = left[start : start + PAIRS], right[start : start + PAIRS]
         pair = np.concatenate([np.repeat(np.arange(len(x)), sizes[x]) for x in (a, b)])
-        values = sets.flat[np.concatenate([_places(sets, a), _places(sets, b)])]
+        values = sets.flat[np.concatenate([places(sets.starts, a), places(sets.starts, b)])]
         order = np.lexsort((values, pair))
         pair, values = pair[order], values[order]
         shared = (pair[1:] == pair[:-1]) & (values[1:] == values[:-1])
@@ -178,41 +183,22 @@ def jaccard(sets: Shingles, left: Array, right: Array) -> Array:
     return out
 
 
-def _places(sets: Shingles, rows: Array) -> Array:
-    sizes = (sets.starts[rows + 1] - sets.starts[rows]).astype(np.int64)
-    within = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    places: Array = np.repeat(sets.starts[rows], sizes) + within
-    return places
-
-
-def _cut(tokens: Array, width: int, unknown: int | None, offset: int) -> tuple[Array, Array]:
-    rows, places = np.nonzero(tokens)
-    flat = tokens[rows, places].astype(np.uint64)
-    if unknown is not None:
-        lost = np.flatnonzero(flat == unknown)
-        flat[lost] = (np.uint64(1) << np.uint64(40)) + (rows[lost] + offset) * np.uint64(1 << 16) + places[lost]
-    lengths = np.bincount(rows, minlength=len(tokens))
-    begin = np.cumsum(lengths) - lengths
-    ends, at = np.repeat(begin + lengths, lengths), np.arange(len(flat))
-    padded, hashes = np.concatenate([flat, np.zeros(width, np.uint64)]), np.zeros(len(flat), np.uint64)
+def _cut(tokens: Array, lengths: Array, width: int) -> tuple[Array, Array]:
+    """Sorted hashes of the runs of each text, and how many there are."""
+    begin, at = np.cumsum(lengths) - lengths, np.arange(len(tokens))
+    rows, ends = np.repeat(np.arange(len(lengths)), lengths), np.repeat(begin + lengths, lengths)
+    numbers = tokens.astype(np.int64) + (1 << 33)  # positive, and none is that of padding
+    padded, hashes = np.concatenate([numbers, np.zeros(width, np.int64)]), np.zeros(len(tokens), np.uint64)
     for k in range(width):
-        inside = np.where(at + k < ends, padded[k : k + len(flat)], 0).astype(np.uint64)
-        hashes = _mixed(hashes ^ (inside + np.uint64((k + 1) * 0x9E3779B97F4A7C15 % (1 << 64))))
+        inside = np.where(at + k < ends, padded[k : k + len(tokens)], 0).astype(np.uint64)
+        hashes = mixed_bits(hashes ^ (inside + np.uint64((k + 1) * 0x9E3779B97F4A7C15 % (1 << 64))))
     right = (at + width <= ends) | (at == ends - np.repeat(lengths, lengths))
     rows, hashes = rows[right], hashes[right]
     order = np.lexsort((hashes, rows))
     rows, hashes = rows[order], hashes[order]
     new = np.ones(len(rows), bool)
     new[1:] = (rows[1:] != rows[:-1]) | (hashes[1:] != hashes[:-1])
-    return hashes[new], np.bincount(rows[new], minlength=len(tokens))
-
-
-def _mixed(x: Array) -> Array:
-    """The finalizer of splitmix64: every bit of the result depends on every bit."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: Array = x ^ (x >> np.uint64(31))
-    return mixed
+    return hashes[new], np.bincount(rows[new], minlength=len(lengths))
 
 
 def _keys(sets: Shingles, filled: Array, factors: Array, shifts: Array) -> Array:
@@ -227,7 +213,7 @@ def _keys(sets: Shingles, filled: Array, factors: Array, shifts: Array) -> Array
         piece, at = sets.flat[starts[first] : stop], starts[first:last] - starts[first]
         for factor, shift in zip(factors, shifts, strict=True):
             least = np.minimum.reduceat(piece * factor + shift, at)
-            keys[first:last] = _mixed(keys[first:last] ^ least)
+            keys[first:last] = mixed_bits(keys[first:last] ^ least)
     return keys
 
 

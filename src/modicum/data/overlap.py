@@ -117,7 +117,8 @@ def row_hashes(data: Dataset) -> Array:
     """(n,) a 64-bit number for the inputs of each sample; equal inputs have equal ones."""
     out, factors = np.empty(len(data), np.uint64), None
     for part, block in data.batches(OTHER_ROWS):
-        raw = np.ascontiguousarray(block.numpy()).reshape(len(block), -1).view(np.uint8)
+        signless = block + 0 if block.is_floating_point() else block  # -0 equals 0, but has another bit
+        raw = np.ascontiguousarray(signless.numpy()).reshape(len(block), -1).view(np.uint8)
         words = np.pad(raw, ((0, 0), (0, -raw.shape[1] % 8))).view(np.uint64)
         if factors is None:
             drawn = torch.randint(1, 2**62, (words.shape[1],), generator=generator(0, "overlap", "hash"))

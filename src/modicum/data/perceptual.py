@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from modicum.data.raw import Array
 from modicum.errors import DataError
 
-__all__ = ["perceptual_hash"]
+__all__ = ["packed", "perceptual_hash"]
 
 SIDE, LOW = 32, 8
 BLOCK = 4096  # images
@@ -43,8 +45,8 @@ def perceptual_hash(images: Tensor) -> Tensor:
     """
     if images.ndim != 4:
         raise DataError(f"images have shape {tuple(images.shape)}; expected (n, channels, height, width)")
-    place = torch.arange(SIDE, dtype=torch.float32)
-    waves = torch.cos(math.pi / (2 * SIDE) * torch.arange(LOW + 1)[:, None] * (2 * place + 1))
+    place = torch.arange(SIDE, dtype=torch.float32, device=images.device)
+    waves = torch.cos(math.pi / (2 * SIDE) * torch.arange(LOW + 1, device=images.device)[:, None] * (2 * place + 1))
     codes = []
     for part in torch.split(images, BLOCK):
         gray = part.float().mean(1, keepdim=True)
@@ -53,4 +55,16 @@ def perceptual_hash(images: Tensor) -> Tensor:
         low = found[:, :LOW, :LOW].flatten(1).clone()
         low[:, 0] = found[:, 0, LOW]  # the constant says how bright it is
         codes.append(low > low.median(1, keepdim=True).values)
-    return torch.cat(codes) if codes else torch.empty(0, LOW * LOW, dtype=torch.bool)
+    return torch.cat(codes)
+
+
+def packed(bits: Tensor) -> Array:
+    """(n,) uint64 of (n, 64) bits.
+
+    Example:
+        >>> packed(torch.arange(64)[None] == torch.tensor([[0], [63]])).tolist()
+        [1, 9223372036854775808]
+    """
+    weights = np.uint64(1) << np.arange(LOW * LOW, dtype=np.uint64)
+    codes: Array = (bits.cpu().numpy().astype(np.uint64) * weights).sum(1, dtype=np.uint64)
+    return codes

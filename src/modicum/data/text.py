@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -19,7 +19,7 @@ from modicum.errors import DataError
 if TYPE_CHECKING:
     from modicum.data.tables import Frame
 
-__all__ = ["BETWEEN", "PADDING", "UNKNOWN", "count_words", "decode", "encode_texts", "relearned", "tokenizer"]
+__all__ = ["BETWEEN", "PADDING", "UNKNOWN", "decode", "encode_texts", "frame_tokens", "relearned", "tokenizer"]
 
 PADDING, UNKNOWN = "<pad>", "<unk>"  # token numbers 0 and 1
 BETWEEN = "<sep>"  # stands between the texts of two columns of one sample
@@ -49,7 +49,7 @@ def encode_texts(frames: Mapping[str, Frame], vocabulary: tuple[str, ...], desk:
     """
     cut = tokenizer()
     lengths, counts = np.empty(len(frames["train"]), np.int64), Counter[str]()
-    for row, tokens in enumerate(_tokens(frames["train"], cut)):
+    for row, tokens in enumerate(frame_tokens(frames["train"], cut)):
         lengths[row] = len(tokens)
         counts.update(set(tokens))
     length = int(min(LONGEST, max(1, np.percentile(lengths, 95, method="higher"))))
@@ -57,7 +57,7 @@ def encode_texts(frames: Mapping[str, Frame], vocabulary: tuple[str, ...], desk:
     number = {token: i for i, token in enumerate(vocabulary)}
 
     def fill(frame: Frame, out: Array) -> None:
-        for row, tokens in enumerate(_tokens(frame, cut)):
+        for row, tokens in enumerate(frame_tokens(frame, cut)):
             numbers = [number.get(token, 1) for token in tokens[:length]] or [1]
             out[row, : len(numbers)] = numbers
             out[row, len(numbers) :] = 0
@@ -86,15 +86,6 @@ def decode(dataset: Dataset, row: int) -> str:
     return " ".join(dataset.info.vocabulary[number] for number in numbers if number)
 
 
-def count_words(frames: Iterable[Frame]) -> Counter[str]:
-    """In how many texts each token occurs."""
-    cut, counts = tokenizer(), Counter[str]()
-    for frame in frames:
-        for tokens in _tokens(frame, cut):
-            counts.update(set(tokens))
-    return counts
-
-
 def relearned(train: Dataset, *others: Dataset) -> list[Dataset]:
     """The same texts with the vocabulary that `load` would learn from the training texts; other words become unknown.
 
@@ -117,7 +108,8 @@ def relearned(train: Dataset, *others: Dataset) -> list[Dataset]:
     return [data.replace(inputs=new[data.inputs.long()], info=info) for data in (train, *others)]
 
 
-def _tokens(frame: Frame, cut: Callable[[str], list[str]]) -> Iterator[list[str]]:
+def frame_tokens(frame: Frame, cut: Callable[[str], list[str]]) -> Iterator[list[str]]:
+    """The tokens of each text, those of several columns with a sign between them."""
     for _, batch in frame.batches():
         for texts in zip(*(batch[name].to_pylist() for name in frame.columns), strict=True):
             yield cut(f" {BETWEEN} ".join(text or "" for text in texts))
