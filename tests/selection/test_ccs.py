@@ -83,6 +83,10 @@ def test_infinite_scores_are_the_hardest():
     assert [(kept < 10).sum(), ((kept >= 10) & (kept < 15)).sum() + (kept >= 15).sum()] == [3, 3]
 
 
+def test_the_range_may_be_as_large_as_numbers_go():
+    assert ccs(np.array([-1.7e308, 0.0, 1.7e308, 5.0, 6.0]), 3).tolist()[::2] == [0, 2]
+
+
 def test_a_smaller_budget_is_part_of_a_larger_one():
     scores = np.random.default_rng(1).normal(size=60)
     for k in range(1, 54):
@@ -112,6 +116,11 @@ def test_same_kind_seed_and_no_writes():
     "call, error, text",
     [
         (lambda s: ccs(s, 15, 0.4), BudgetError, "beta=0.4 cuts 8 of 20 samples, which leaves fewer than the 15 asked"),
+        (
+            lambda s: ccs(s, "4/class", 0.3, targets=np.repeat([0, 1], [15, 5])),
+            BudgetError,
+            "beta=0.3 cuts 2 of 5 samples of class 1, which leaves fewer than the 4 asked",
+        ),
         (lambda s: ccs(s, 21), BudgetError, "asks for 21 samples, but there are 20"),
         (lambda s: ccs(s, 5, 1.0), DataError, r"beta=1.0; expected a share of the samples in \[0, 1\)"),
         (lambda s: ccs(s, 5, float("nan")), DataError, "beta=nan"),
@@ -121,7 +130,7 @@ def test_same_kind_seed_and_no_writes():
         (lambda s: ccs(s, "2/class"), DataError, r"targets is None; expected \(n,\) class indices"),
         (lambda s: ccs(s, 5, targets=np.zeros(3, int)), DataError, r"targets has shape \(3,\); expected \(20,\)"),
         (lambda s: make("ccs(bins=0)"), ModicumError, "option bins=0; expected an integer > 0"),
-        (lambda s: make("ccs(beta=1.5)"), ModicumError, r"option beta=1.5; expected None or a number in \[0, 1\)"),
+        (lambda s: make("ccs(beta=1.5)"), ModicumError, r"option beta=1.5; expected None, 'negative' or a number"),
         (lambda s: make("ccs(beta='x')"), ModicumError, "option beta='x'"),
         (lambda s: make("ccs(score='herding')"), ModicumError, "score='herding' gives no scores"),
     ],
@@ -154,6 +163,20 @@ def test_the_method_cuts_the_low_end_of_a_value_by_the_pruning_rate():
     assert chosen.reasons[60] == "stratum 10 of 10"
     assert chosen.reasons[199] == "stratum 1 of 10"
     assert chosen.note == ""
+
+
+def test_what_is_below_zero_is_cut():
+    values = np.linspace(-1, 3, 200)
+    chosen = of_method(make("ccs(beta='negative', bins=10)"), values, 0.1)
+    assert len(chosen) == 20
+    assert ((chosen.reasons == "harder than the cutoff of 25 %") == (values < 0)).all()
+    assert (values[chosen.positions] >= 0).all()
+    assert len(of_method(make("ccs(beta='negative')"), -1 - values**2, 0.1)) == 20
+    assert (
+        of_method(make("ccs(beta='negative')"), values, 0.8).note == "10 of those beyond the cutoff of 25 % were needed"
+    )
+    with pytest.raises(DataError, match="beta='negative' needs a score that is a value, such as aum, but x is a diff"):
+        of_method(make("ccs(beta='negative')"), values, 0.1, "difficulty")
 
 
 def test_a_cutoff_that_leaves_too_few_is_filled_up_with_the_least_hard_and_told():

@@ -193,6 +193,17 @@ def test_of_data_where_each_sample_comes_twice_it_hardly_takes_pairs():
             DataError,
             "graph has distances that are negative or not finite",
         ),
+        (
+            lambda s, x: d2_pruning(s, None, 5, graph=np.zeros((40, 2))),
+            DataError,
+            "graph is a ndarray; expected the pair",
+        ),
+        (lambda s, x: d2_pruning(s, x, 5, gamma_forward="x"), DataError, "gamma_forward='x'; expected a number >= 0"),
+        (
+            lambda s, x: d2_pruning(s, x, "2/class"),
+            BudgetError,
+            "budget=2/class is per class, but no classes are given",
+        ),
         (lambda s, x: make("d2-pruning(mode='no')"), ModicumError, "option mode='no'; expected 'sum', 'product'"),
         (lambda s, x: make("d2-pruning(neighbors=-1)"), ModicumError, "option neighbors=-1; expected an integer >= 0"),
         (lambda s, x: make("d2-pruning(beta=1.0)"), ModicumError, "option beta=1.0; expected None or a number"),

@@ -79,6 +79,8 @@ def test_same_kind_and_no_writes():
         (np.full((3, 2), np.nan), 1, DataError, r"features\[0, 0\] is nan"),
         (np.empty((0, 2)), 1, DataError, "features has shape"),
         (np.zeros(3), 1, DataError, r"features has shape \(3,\)"),
+        (np.full((3, 2), 1e25, np.float32), 2, DataError, r"features reaches 1e\+25, whose squares overflow"),
+        (np.eye(3), "1/class", BudgetError, "budget=1/class is per class, but no classes are given here"),
     ],
 )
 def test_errors_name_the_argument(x, budget, error, text):

@@ -59,7 +59,7 @@ def test_rounding_never_picks_a_sample_or_its_twin_again(dtype):
 
 def test_fewer_distinct_rows_than_picks_warns_and_fills():
     x = np.repeat(np.eye(3), 4, axis=0)
-    with pytest.warns(UserWarning, match="features have only 3 rows that differ; the other 2 picks repeat them"):
+    with pytest.warns(UserWarning, match="only 3 rows that differ by more than rounding; the other 2 picks repeat"):
         picked = k_center_greedy(x, 5)
     assert len(set(picked.tolist())) == 5
     assert len({i // 4 for i in picked[:3].tolist()}) == 3
@@ -89,6 +89,8 @@ def test_far_from_the_origin_keeps_its_order():
         (np.zeros((3, 2)), 1, 3, DataError, "start=3; expected a position from 0 to 2"),
         (np.full((3, 2), np.nan), 1, None, DataError, r"features\[0, 0\] is nan"),
         (np.empty((0, 2)), 1, None, DataError, "features has shape"),
+        (np.eye(3) * 1e200, 2, None, DataError, r"features reaches 1e\+200, whose squares overflow"),
+        (np.eye(3), "1/class", None, BudgetError, "budget=1/class is per class, but no classes are given here"),
     ],
 )
 def test_errors_name_the_argument(x, budget, start, error, text):

@@ -77,6 +77,17 @@ def test_more_probes_find_more():
     assert more > 0.9
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [30, 700])
+def test_however_many_tie_the_first_are_taken(n, dtype):
+    draw = np.random.default_rng(3)
+    for rows in (draw.integers(0, 3, size=(n, 2)), np.zeros((n, 2)), np.arange(n)[:, None] % 7 + 1000):
+        indices, distances = neighbor_graph(rows.astype(dtype), 6)
+        order, apart = by_definition(rows.astype(float), 6)
+        assert (indices == order).all()
+        assert np.allclose(distances, apart)
+
+
 def test_all_rows_equal():
     for way in (False, True):
         _, distances = neighbor_graph(torch.ones(50, 3), 4, approximate=way)

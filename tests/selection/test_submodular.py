@@ -211,6 +211,32 @@ def test_neighbors():
     assert facility_location(x, 40, neighbors=299)[0].tolist() == facility_location(x, 40)[0].tolist()
 
 
+def test_sparse_similarities_with_rows_of_zeros_are_those_of_the_matrix():
+    x = rows(40, 3)
+    x[:3] = 0
+    made = kernel_of("x", x, "cosine")
+    assert np.allclose(sparse_similarity(made, 39).toarray(), made.whole().rows.numpy(), atol=1e-12)
+
+
+def test_lazy_and_exact_break_ties_that_rounding_hides_alike():
+    draw = np.random.default_rng(1)
+    for _ in range(4):
+        x = draw.integers(0, 3, size=(600, 5)).astype(np.float32) + np.float32(0.1)
+        lazy, exact = (facility_location(x, 60, method, kernel="rbf")[0] for method in ("lazy", "exact"))
+        assert lazy.tolist() == exact.tolist()
+
+
+def test_cuts_of_many_samples_are_the_same_in_single_precision():
+    x = rows(5000, 16).astype(np.float32)
+    single, double = (set(graph_cut(kind, 300)[0].tolist()) for kind in (x, x.astype(float)))
+    assert len(single & double) > 0.95 * 300
+
+
+def test_a_matrix_may_be_a_view_turned_around():
+    K = matrix(20)
+    assert facility_location(K[::-1, ::-1], 5)[0].tolist() == (facility_location(K[::-1, ::-1].copy(), 5)[0]).tolist()
+
+
 def test_the_kind_that_came_goes_back():
     x = rows(20)
     for function in FUNCTIONS.values():
@@ -263,6 +289,9 @@ class TestDeepCore:
         (np.ones((3, 2)), {"kernel": "precomputed"}, DataError, r"has shape \(3, 2\); expected \(n, n\)"),
         (np.ones((3, 2)), {"kernel": "linear"}, DataError, "kernel='linear'; expected None"),
         (np.full((3, 2), np.inf), {}, DataError, r"similarity_or_features\[0, 0\] is inf"),
+        (np.ones(4), {"kernel": "precomputed"}, DataError, r"has shape \(4,\)"),
+        (np.eye(3) * 1e200, {"kernel": "rbf"}, DataError, r"reaches .*, whose squares overflow"),
+        (np.eye(3), {"budget": "1/class"}, BudgetError, "budget=1/class is per class, but no classes are given here"),
         (np.eye(3), {"method": "fast"}, ModicumError, "method='fast'; expected one of"),
         (np.eye(3), {"epsilon": 1.0}, ModicumError, r"epsilon=1.0; expected a number in \(0, 1\)"),
         (np.eye(3), {"epsilon": 0}, ModicumError, r"epsilon=0; expected a number in \(0, 1\)"),
@@ -315,6 +344,33 @@ class TestMethods:
         assert chosen.reasons[members[picks[0]]] == "pick 1 of 5 of b"
         other = chosen.reasons[np.setdiff1d(members, chosen.positions)[0]]
         assert other.startswith("stood for by ") == (key == "facility-location")
+
+    @pytest.mark.parametrize("kernel", ["cosine", "rbf"])
+    def test_each_is_stood_for_by_the_most_similar_pick(self, kernel):
+        data, method = self.splits(), make(f"facility-location(encoder='inputs', kernel='{kernel}', per_class=False)")
+        table = method.needs()[0].measure(data, None, Context())
+        chosen = method.select(data, Budget(keep=11), Context(), table)
+        K = kernel_of("rows", table.train, kernel).whole().rows.numpy()
+        for at in np.setdiff1d(np.arange(len(K)), chosen.positions):
+            by = chosen.positions[K[at, chosen.positions].argmax()]
+            alike = 2 * K[at, by] - 1 if kernel == "cosine" else K[at, by]
+            word = "cosine" if kernel == "cosine" else "similarity"
+            assert chosen.reasons[at] == f"stood for by {data.train.ids[by]}, {word} {alike:.2f}"
+
+    @pytest.mark.parametrize(
+        "text, expected",
+        [
+            ("facility-location", 3 * 2 * 40 * 40 * 5),
+            ("graph-cut", 3 * 2 * 40 * 5 * (10 + 2)),
+            ("graph-cut(kernel='rbf')", 3 * 2 * 40 * 5 * (10 + 40)),
+            ("log-determinant", 3 * 40 * 10 * (2 * 5 + 10)),
+        ],
+    )
+    def test_the_charge_is_that_of_what_is_computed(self, text, expected):
+        data, ctx, method = self.splits(), Context(), make(text)
+        table = make("herding(encoder='inputs')").needs()[0].measure(data, None, Context())
+        method.select(data, Budget(per_class=10), ctx, table)
+        assert ctx.ledger.total("choose").extra_flops == expected
 
     def test_not_by_class(self):
         data, method = self.splits(), make("facility-location(encoder='inputs', per_class=False)")

@@ -93,6 +93,18 @@ def test_another_table_is_refused(tmp_path, rows, message):
         read_selection(tmp_path / "a.parquet", DATA)
 
 
+def test_ids_of_digits_keep_their_zeros_in_csv(tmp_path):
+    data = DATA.replace(ids=np.array([f"00{i}" for i in range(6)]))
+    pc.write_csv(pa.table({"id": data.ids, "status": ["kept", *["dropped"] * 5]}), tmp_path / "a.csv")
+    assert read_selection(tmp_path / "a.csv", data).positions.tolist() == [0]
+    numbered = data.replace(ids=np.arange(6))
+    (tmp_path / "b.csv").write_text("id,status,value\n3,kept,high\n")
+    with pytest.raises(DataError, match=r"b\.csv has a value that is no number: .*'high'"):
+        read_selection(tmp_path / "b.csv", numbered)
+    (tmp_path / "b.csv").write_text("id,status,value\n3,kept,\n")
+    assert read_selection(tmp_path / "b.csv", numbered).positions.tolist() == [3]
+
+
 def test_a_file_that_is_no_table(tmp_path):
     (tmp_path / "a.parquet").write_text("nonsense")
     with pytest.raises(DataError, match=r"a\.parquet is not a readable table"):

@@ -8,10 +8,11 @@ from typing import TypeAlias
 import numpy as np
 
 from modicum.arrays import NumPy
-from modicum.scores import Budget
+from modicum.errors import BudgetError
+from modicum.scores import Budget, as_budget
 from modicum.selection.stratified import allocate
 
-__all__ = ["by_class"]
+__all__ = ["by_class", "count_of"]
 
 Pick: TypeAlias = Callable[[NumPy, int], tuple[NumPy, "NumPy | None"]]
 
@@ -42,3 +43,19 @@ def by_class(labels: NumPy, budget: Budget, pick: Pick) -> tuple[NumPy, NumPy | 
         if heavy is not None:
             weights.append(heavy)
     return np.concatenate(picks), np.concatenate(weights) if weights else None
+
+
+def count_of(budget: Budget | float | int | str, n: int) -> int:
+    """How many of n samples whose classes are not known.
+
+    Raises:
+        BudgetError: More than n, or a budget per class.
+
+    Example:
+        >>> count_of(0.25, 8)
+        2
+    """
+    made = as_budget(budget)
+    if made.per_class is not None:
+        raise BudgetError(f"budget={made} is per class, but no classes are given here; expected a share or a count")
+    return made.count(n)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from modicum.errors import BudgetError, DataError, ModicumError
 from modicum.methods import Card
 from modicum.options import check_options
 from modicum.reading import by_id, labels_of
-from modicum.scores import Budget, Selection, as_budget
+from modicum.scores import Budget, Scores, Selection, as_budget
 from modicum.selection.by_class import by_class
 from modicum.selection.ranks import finite, first_of
 from modicum.selection.scored import Scored, scores_for
@@ -100,11 +100,14 @@ def ccs(
         raise DataError("targets is None; expected (n,) class indices, as the budget is per class")
     draw = torch.Generator().manual_seed(0) if generator is None else generator
     k = made.count(len(hard), 1 if of is None else len(np.unique(of)))
-    cut = _count(beta, len(hard))
-    if len(hard) - cut < k:
-        raise BudgetError(
-            f"beta={beta} cuts {cut} of {len(hard)} samples, which leaves fewer than the {k} asked; lower beta or keep"
-        )
+    groups = [(" samples", len(hard), k)]
+    if made.per_class is not None and of is not None:
+        groups = [(f" samples of class {c}", int(n), made.per_class) for c, n in enumerate(np.bincount(of)) if n]
+    for what, n, asked in groups:
+        if asked <= n < asked + (cut := _count(beta, n)):
+            raise BudgetError(
+                f"beta={beta} cuts {cut} of {n}{what}, which leaves fewer than the {asked} asked; lower beta or keep"
+            )
     return back(np.sort(_choose(hard, made, beta, bins, of, class_balance, draw)[0]), scores, floating=False)
 
 
@@ -143,9 +146,9 @@ def _sequence(hard: NumPy, cut: int, bins: int, draw: torch.Generator) -> tuple[
     by_difficulty = np.lexsort((chance, hard))
     inside, outside = by_difficulty[: n - cut], by_difficulty[n - cut :]
     strata = np.full(n, -1, dtype=np.int64)
-    low, high = hard[inside[0]], hard[inside[-1]]
-    width = (high - low) / bins
-    strata[inside] = np.minimum((hard[inside] - low) / width, bins - 1) if width > 0 else 0
+    quarter = hard[inside] / 4  # exact, and the differences of the largest numbers stay finite
+    width = (quarter[-1] - quarter[0]) / bins
+    strata[inside] = np.minimum((quarter - quarter[0]) / width, bins - 1) if width > 0 else 0
     inside = inside[np.lexsort((chance[inside], strata[inside]))]
     sizes = np.bincount(strata[inside], minlength=bins)
     place = np.arange(len(inside)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -161,13 +164,15 @@ class Ccs:
 
     Args:
         score: A valuation, with options or without; of a score that is a value, low values are hard.
-        beta: Share of all samples, the hardest, that is cut; None for that of `cutoff_of`.
+        beta: Share of all samples, the hardest, that is cut; None for that of `cutoff_of`, and `negative`, for a score
+            that is a value, for the share whose value is below zero. By AUM these are the samples whose label loses to
+            another class over a training, which follows the data, where the shares of the paper follow CIFAR-10.
         bins: Strata of equal width.
         class_balance: Every class keeps at least this share of k / c samples.
     """
 
     score: str = "aum"
-    beta: float | None = None
+    beta: float | str | None = None
     bins: int = 50
     class_balance: float = 0.0
 
@@ -180,13 +185,28 @@ class Ccs:
 
     def __post_init__(self) -> None:
         check_options(self, positive=("bins",), shares=("class_balance",))
-        if self.beta is not None and not (isinstance(self.beta, (int, float)) and 0 <= self.beta < 1):
-            raise ModicumError(f"method 'ccs' option beta={self.beta!r}; expected None or a number in [0, 1)")
+        number = isinstance(self.beta, (int, float)) and not isinstance(self.beta, bool)
+        if self.beta not in (None, "negative") and not (number and 0 <= cast(float, self.beta) < 1):
+            raise ModicumError(
+                f"method 'ccs' option beta={self.beta!r}; expected None, 'negative' or a number in [0, 1)"
+            )
         Scored(self.score)
 
     def needs(self) -> tuple[Scored]:
         """The score."""
         return (Scored(self.score),)
+
+    def _cutoff(self, scores: Scores, keep: float) -> float:
+        if self.beta is None:
+            return cutoff_of(keep)
+        if self.beta != "negative":
+            return float(self.beta)
+        if scores.kind != "value":
+            raise DataError(
+                f"beta='negative' needs a score that is a value, such as aum, but {scores.method} is a difficulty; "
+                "expected None or a number"
+            )
+        return min(float((scores.values < 0).mean()), 1 - 1 / len(scores))
 
     def select(self, data: Splits, budget: Budget, ctx: Context, *measured: Any) -> Selection:
         """As `ccs`; a cutoff that leaves too few is filled up with the least hard of those cut."""
@@ -196,7 +216,7 @@ class Ccs:
         with ctx.ledger.clock("choose", self.card.key, labels=len(of)):
             n = len(of)
             keep = budget.fraction(n, len(np.unique(of)))
-            beta = cutoff_of(keep) if self.beta is None else self.beta
+            beta = self._cutoff(scores, keep)
             hard = finite("scores", scores.difficulties[order])
             kept, strata = _choose(hard, budget, beta, self.bins, of, self.class_balance, ctx.generator(self.card.key))
             reasons = np.array([f"stratum {i + 1} of {self.bins}" for i in range(self.bins)] + [""], dtype=object)[

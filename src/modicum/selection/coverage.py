@@ -91,7 +91,9 @@ class Coverage:
             columns.append((places % n).astype(np.int32))
             values.append(block.cpu().numpy().ravel()[places].astype(np.float64))
         starts = np.append(0, np.cumsum(np.concatenate(counts)))
-        return SparseCoverage(starts, np.concatenate(columns), np.concatenate(values), best.double().cpu().numpy())
+        covered = best.double().cpu().numpy()
+        # the entries are no more exact than they were, so that the same gains are ties
+        return SparseCoverage(starts, np.concatenate(columns), np.concatenate(values), covered, self.tolerance)
 
 
 class SparseCoverage:
@@ -102,14 +104,14 @@ class SparseCoverage:
         samples: (e,) the sample that an entry is about.
         values: (e,) float64 its similarity to the candidate.
         best: (m,) float64 similarity of every sample to the set; changed.
+        tolerance: Relative difference of gains that are a tie.
     """
 
     together = 1
-    tolerance = 1e-10
 
-    def __init__(self, starts: NumPy, samples: NumPy, values: NumPy, best: NumPy) -> None:
+    def __init__(self, starts: NumPy, samples: NumPy, values: NumPy, best: NumPy, tolerance: float = 1e-10) -> None:
         self.starts: list[int] = starts.tolist()
-        self.samples, self.values, self.best = samples, values, best
+        self.samples, self.values, self.best, self.tolerance = samples, values, best, tolerance
 
     @classmethod
     def of(cls, matrix: Any) -> SparseCoverage:

@@ -15,8 +15,8 @@ from modicum.errors import DataError, ModicumError
 from modicum.methods import Card
 from modicum.options import check_options
 from modicum.reading import by_id, labels_of, rows_of
-from modicum.scores import Budget, Selection, as_budget
-from modicum.selection.by_class import by_class
+from modicum.scores import Budget, Selection
+from modicum.selection.by_class import by_class, count_of
 from modicum.selection.ccs import cutoff_of
 from modicum.selection.neighbors import neighbor_graph
 from modicum.selection.ranks import finite, first_of
@@ -90,7 +90,7 @@ def d2_pruning(
         (k,) positions in the order picked: a smaller budget gives the first of a larger one.
 
     Raises:
-        BudgetError: More than n.
+        BudgetError: More than n, or per class.
         DataError: Shapes do not fit, a score is NaN, neighbors >= n, or an option is out of range.
 
     Example:
@@ -106,7 +106,7 @@ def d2_pruning(
     n = len(hard)
     messages = Messages(gamma_forward, gamma_reverse, mode, reverse)
     _check(messages, neighbors, n)
-    k = as_budget(budget).count(n)
+    k = count_of(budget, n)
     if graph is not None:
         edges = _edges(*_checked(graph, n))
     else:
@@ -120,7 +120,7 @@ def d2_pruning(
 def _check(messages: Messages, neighbors: int, n: int) -> None:
     for name in ("gamma_forward", "gamma_reverse"):
         value = getattr(messages, name)
-        if not value >= 0:
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not value >= 0:
             raise DataError(f"{name}={value!r}; expected a number >= 0, in units of one over the median distance")
     if isinstance(neighbors, bool) or not isinstance(neighbors, (int, np.integer)) or not 0 <= neighbors < n:
         raise DataError(f"neighbors={neighbors!r}; expected an integer from 0 to n - 1 = {n - 1}")
@@ -129,7 +129,9 @@ def _check(messages: Messages, neighbors: int, n: int) -> None:
             raise DataError(f"{name}={getattr(messages, name)!r}; expected one of {allowed}")
 
 
-def _checked(graph: tuple[Any, Any], n: int) -> tuple[NumPy, NumPy]:
+def _checked(graph: Any, n: int) -> tuple[NumPy, NumPy]:
+    if not isinstance(graph, (tuple, list)) or len(graph) != 2:
+        raise DataError(f"graph is a {type(graph).__name__}; expected the pair of positions and distances")
     indices, distances = (to_numpy("graph", part) for part in graph)
     if indices.ndim != 2 or len(indices) != n or indices.shape != distances.shape or indices.dtype.kind not in "iu":
         raise DataError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,15 +13,13 @@ from modicum.arrays import Array, NumPy, back
 from modicum.errors import DataError
 from modicum.methods import Card
 from modicum.options import check_options
-from modicum.scores import Budget, as_budget
+from modicum.scores import Budget
+from modicum.selection.by_class import count_of
 from modicum.selection.coverage import Coverage, SparseCoverage
 from modicum.selection.greedy import Gains, by_gains, check_optimizer
 from modicum.selection.kernels import Kernel, kernel_of
 from modicum.selection.neighbors import neighbor_graph
 from modicum.selection.submodular import Submodular, stood_for
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["DENSE", "NEIGHBORS", "FacilityLocation", "facility_location", "sparse_similarity"]
 
@@ -76,7 +74,7 @@ def facility_location(
         one (not for `stochastic`).
 
     Raises:
-        BudgetError: More than n.
+        BudgetError: More than n, or per class.
         DataError: Not similarities, or features of another shape or not finite.
         ModicumError: method, epsilon, beta or neighbors out of range, or no generator.
 
@@ -101,7 +99,7 @@ def facility_location(
     else:
         given = kernel_of("similarity_or_features", like, kernel)
         n = len(given)
-        as_budget(budget).count(n)  # before a matrix is made for nothing
+        count_of(budget, n)  # before a matrix is made for nothing
         if given.name != "precomputed" and (neighbors or (n > DENSE and method != "stochastic")):
             if deepcore_compat:
                 raise DataError("deepcore_compat needs all similarities; give at most 20,000 samples and neighbors=0")
@@ -111,7 +109,7 @@ def facility_location(
                 given = given.whole()
             counted = _batched(n).to(given.rows.device) if deepcore_compat else None
             objective = Coverage(given, counted, shrink=method in ("lazy", "approximate"))
-    picks, gains = by_gains(objective, as_budget(budget).count(n), method, epsilon, beta, generator)
+    picks, gains = by_gains(objective, count_of(budget, n), method, epsilon, beta, generator)
     return back(picks, like, floating=False), back(gains, like)
 
 
@@ -133,10 +131,13 @@ def sparse_similarity(kernel: Kernel, neighbors: int) -> Any:
         return csr_matrix(np.ones((n, n), dtype=np.float32))
     indices, distances = neighbor_graph(kernel.rows, neighbors)
     columns = torch.cat([own, indices.int().cpu()], 1)
-    del indices
     squares = distances.square_()
     alike = squares.div_(-4).add_(1).clamp_(min=0) if kernel.name == "cosine" else squares.div_(-kernel.scale).exp_()
-    values = torch.cat([torch.ones(n, 1, dtype=alike.dtype), alike.cpu()], 1)
+    bare = (kernel.rows == 0).all(1) if kernel.name == "cosine" else None
+    if bare is not None and bool(bare.any()):  # the cosine with a row of zeros is 0, whatever its distance
+        alike.masked_fill_(bare[:, None] | bare[indices], 0.5)
+    del indices
+    values = torch.cat([kernel.diagonal[:, None].cpu(), alike.cpu()], 1)
     starts = np.arange(0, n * (neighbors + 1) + 1, neighbors + 1)
     return csr_matrix((values.numpy().ravel(), columns.numpy().ravel(), starts), shape=(n, n))
 
@@ -204,4 +205,4 @@ class FacilityLocation(Submodular):
 
     def explained(self, rows: Tensor, places: NumPy, ids: NumPy) -> list[str]:
         """Which kept sample stands for each."""
-        return stood_for(rows, places, ids)
+        return stood_for(rows, self.kernel, places, ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,13 +13,11 @@ from modicum.arrays import Array, back
 from modicum.errors import DataError
 from modicum.methods import Card
 from modicum.options import check_options
-from modicum.scores import Budget, as_budget
+from modicum.scores import Budget
+from modicum.selection.by_class import count_of
 from modicum.selection.greedy import by_vector, check_optimizer, sample_size
 from modicum.selection.kernels import kernel_of
 from modicum.selection.submodular import Submodular
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["GraphCut", "graph_cut"]
 
@@ -59,7 +57,7 @@ def graph_cut(
         (k,) positions in the order picked, and (k,) gains, which sum to f and may be negative for lambda < 2.
 
     Raises:
-        BudgetError: More than n.
+        BudgetError: More than n, or per class.
         DataError: Not similarities, or features of another shape or not finite; trade_off out of range.
         ModicumError: method or epsilon out of range, or no generator.
 
@@ -77,11 +75,13 @@ def graph_cut(
         raise DataError(f"trade_off={trade_off!r}; expected a number > 0")
     made = kernel_of("similarity_or_features", similarity_or_features, kernel)
     n = len(made)
-    k = as_budget(budget).count(n)
+    k = count_of(budget, n)
     gains = trade_off * made.sums()
     if not deepcore_compat:
         gains -= made.diagonal.double()
-    tolerance = float(gains.abs().max()) * (1e-6 if made.rows.dtype == torch.float32 else 1e-12)
+    tolerance = 1e-12 * float(gains.abs().max())
+    if made.rows.dtype == torch.float32:  # the sums are exact, but every pick subtracts entries that were rounded
+        tolerance = 1e-6 * float(made.diagonal.abs().max()) * k**0.5
     left = torch.ones(n, dtype=torch.bool, device=gains.device)
     picks, won = np.empty(k, dtype=np.int64), np.empty(k)
     size, draw = sample_size(n, k, epsilon), generator if method == "stochastic" else None
@@ -123,6 +123,10 @@ class GraphCut(Submodular):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_options(self, positive=("trade_off",))
+
+    def operations(self, n: int, d: int, k: int) -> int:
+        """A row of similarities a pick, and the sums."""
+        return 2 * n * d * (k + (n if self.kernel == "rbf" else 2))
 
     def picked(self, rows: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See the function."""

@@ -11,8 +11,9 @@ import torch
 from modicum.arrays import Array, NumPy, back, tensor, unit_rows
 from modicum.methods import Card
 from modicum.reading import by_id, labels_of, rows_of
-from modicum.scores import Budget, Selection, as_budget
-from modicum.selection.by_class import by_class
+from modicum.scores import Budget, Selection
+from modicum.selection.by_class import by_class, count_of
+from modicum.selection.kernels import check_squares
 from modicum.selection.stratified import allocate
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ def herding(features: Array, budget: Budget | float | int | str) -> Array:
         (k,) positions in the order picked: a smaller budget gives the first of a larger one.
 
     Raises:
-        BudgetError: More than n.
-        DataError: Another shape, empty or not finite.
+        BudgetError: More than n, or per class.
+        DataError: Another shape, empty, not finite or too large.
 
     Example:
         >>> herding(np.array([[0.0], [1.0], [2.0], [9.0]]), 2).tolist()
@@ -52,7 +53,8 @@ def herding(features: Array, budget: Budget | float | int | str) -> Array:
         Welling, Herding Dynamical Weights to Learn, 2009.
     """
     rows = tensor("features", features, (2,), "(n, d), one row a sample")
-    k = as_budget(budget).count(len(rows))
+    check_squares("features", rows)
+    k = count_of(budget, len(rows))
     exact = torch.float32 if rows.device.type == "mps" else torch.float64
     mean = rows.mean(0, dtype=exact)
     cost = torch.linalg.vecdot(rows, rows)

@@ -14,7 +14,9 @@ from modicum.arrays import features as checked_features
 from modicum.errors import DataError
 from modicum.methods import Card
 from modicum.reading import by_id, labels_of, rows_of
-from modicum.scores import Budget, Selection, as_budget
+from modicum.scores import Budget, Selection
+from modicum.selection.by_class import count_of
+from modicum.selection.kernels import check_squares
 
 if TYPE_CHECKING:
     from modicum.context import Context
@@ -27,7 +29,8 @@ __all__ = ["KCenterGreedy", "k_center_greedy"]
 def k_center_greedy(features: Array, budget: Budget | float | int | str, start: int | None = None) -> Array:
     """Pick again and again the sample that is farthest from those picked.
 
-    `u_t = argmax_i min_{s<t} ||x_i - x_{u_s}||`, ties to the lower position. The covering radius is at most twice that of
+    `u_t = argmax_i min_{s<t} ||x_i - x_{u_s}||`, ties to the lower position; where all lie nearer than rounding can
+    tell, a warning, and the others in order. The covering radius is at most twice that of
     the best k centers. One matrix-vector product a pick: `||x - u||^2 = ||x||^2 - 2 <x, u> + ||u||^2`.
 
     Time is 2 n d operations a pick, memory that of the features twice.
@@ -41,8 +44,8 @@ def k_center_greedy(features: Array, budget: Budget | float | int | str, start: 
         (k,) positions in the order picked: a smaller budget gives the first of a larger one.
 
     Raises:
-        BudgetError: More than n.
-        DataError: Another shape, empty, not finite, or start out of range.
+        BudgetError: More than n, or per class.
+        DataError: Another shape, empty, not finite, too large, or start out of range.
 
     Example:
         >>> k_center_greedy(np.arange(11.0)[:, None], 3, start=0).tolist()
@@ -53,8 +56,9 @@ def k_center_greedy(features: Array, budget: Budget | float | int | str, start: 
         Convolutional Neural Networks: A Core-Set Approach, 2018, arXiv 1708.00489.
     """
     plain = checked_features("features", features)
+    check_squares("features", plain)
     n = len(plain)
-    k = as_budget(budget).count(n)
+    k = count_of(budget, n)
     if start is not None and not 0 <= start < n:
         raise DataError(f"start={start}; expected a position from 0 to {n - 1}")
     again, first = distinct(plain)
@@ -82,7 +86,8 @@ def k_center_greedy(features: Array, budget: Budget | float | int | str, start: 
         if t + 1 < k and distance[at] == 0:
             picked[t + 1 :] = (distance == 0).nonzero().flatten()[: k - t - 1].cpu()
             warnings.warn(
-                f"features have only {t + 1} rows that differ; the other {k - t - 1} picks repeat them, in order",
+                f"features have only {t + 1} rows that differ by more than rounding; the other {k - t - 1} picks "
+                "repeat them, in order",
                 stacklevel=2,
             )
             break

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from modicum.arrays import center_of, unit_rows
+from modicum.arrays import NumPy, center_of, unit_rows
 from modicum.arrays import features as checked_features
 from modicum.errors import DataError
 
-__all__ = ["KERNELS", "Kernel", "kernel_of"]
+__all__ = ["KERNELS", "Kernel", "check_squares", "kernel_of"]
 
 KERNELS = ("cosine", "rbf")
 BLOCK = 1 << 22  # entries of a block
@@ -66,11 +67,13 @@ class Kernel:
     def sums(self) -> Tensor:
         """(n,) float64 sums of the rows; n d operations for `cosine`, n^2 d in blocks for `rbf`."""
         if self.name == "precomputed":
-            return self.rows.sum(1).double()
+            return self.rows.sum(1, dtype=torch.float64)
         if self.name == "cosine":
-            return (len(self) + (self.rows @ self.rows.sum(0)).double()) / 2
+            total = self.rows.sum(0, dtype=torch.float64)
+            blocks = torch.split(self.rows, max(1, BLOCK // self.rows.shape[1]))
+            return (len(self) + torch.cat([block.double() @ total for block in blocks])) / 2
         parts = torch.split(torch.arange(len(self), device=self.rows.device), max(1, BLOCK // len(self)))
-        return torch.cat([self.block(part).sum(1).double() for part in parts])
+        return torch.cat([self.block(part).sum(1, dtype=torch.float64) for part in parts])
 
     def whole(self) -> Kernel:
         """The same with the matrix in memory."""
@@ -87,6 +90,19 @@ class Kernel:
     def double(self) -> Kernel:
         """The same in float64."""
         return replace(self, rows=self.rows.double())
+
+
+def check_squares(name: str, rows: Tensor | NumPy) -> None:
+    """Refuse rows (n, d) whose squared distances are more than their kind of number can hold.
+
+    Raises:
+        DataError: They are.
+    """
+    given: Any = rows
+    most = float(abs(given).max())
+    kind: Any = torch.finfo(given.dtype) if isinstance(rows, Tensor) else np.finfo(given.dtype)
+    if most > (float(kind.max) / (8 * rows.shape[1])) ** 0.5:
+        raise DataError(f"{name} reaches {most:.3g}, whose squares overflow {rows.dtype}; divide it by a number first")
 
 
 def kernel_of(name: str, array: Any, kernel: str | None, negative: bool = False) -> Kernel:
@@ -108,8 +124,10 @@ def kernel_of(name: str, array: Any, kernel: str | None, negative: bool = False)
     if kernel == "precomputed" or (kernel is None and len(shape) == 2 and shape[0] == shape[1]):
         return Kernel("precomputed", _similarity(name, array, negative, told=kernel is not None))
     plain = checked_features(name, array)
-    device = array.device if isinstance(array, Tensor) else torch.device("cpu")
+    on_cpu = not isinstance(array, Tensor) or array.device.type == "mps"  # which has no float64
+    device = torch.device("cpu") if on_cpu else array.device
     if kernel == "rbf":
+        check_squares(name, plain)
         rows = torch.from_numpy(plain - center_of(plain).astype(plain.dtype)).to(device)
         spread = float(2 * rows.double().var(0, correction=0).sum())
         return Kernel("rbf", rows, spread if spread > 0 else 1.0)
@@ -119,10 +137,13 @@ def kernel_of(name: str, array: Any, kernel: str | None, negative: bool = False)
 def _similarity(name: str, array: Any, negative: bool, told: bool) -> Tensor:
     """The matrix, read once in pairs of blocks that lie across the diagonal from each other."""
     else_features = "" if told else "; if these are features, say kernel='cosine' or 'rbf'"
-    matrix = array.detach() if isinstance(array, Tensor) else None
-    if matrix is None:
-        plain = checked_features(name, array[:1])  # of the kind of numbers and the dimensions
-        matrix = torch.from_numpy(array.astype(plain.dtype, copy=not array.flags.writeable))
+    if isinstance(array, Tensor):
+        matrix = array.detach().cpu() if array.device.type == "mps" else array.detach()
+    else:
+        whole = isinstance(array, np.ndarray) and array.ndim == 2
+        plain = checked_features(name, array[:1] if whole else array)  # of the kind of numbers and the dimensions
+        copied = not array.flags.writeable or min(array.strides) < 0
+        matrix = torch.from_numpy(np.ascontiguousarray(array.astype(plain.dtype, copy=copied)))
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.numel():
         raise DataError(f"{name} has shape {tuple(matrix.shape)}; expected (n, n) similarities, not empty")
     if matrix.dtype not in (torch.float32, torch.float64):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,13 +14,11 @@ from modicum.arrays import Array, back
 from modicum.errors import DataError
 from modicum.methods import Card
 from modicum.options import check_options
-from modicum.scores import Budget, as_budget
+from modicum.scores import Budget
+from modicum.selection.by_class import count_of
 from modicum.selection.greedy import by_vector, check_optimizer, sample_size
 from modicum.selection.kernels import kernel_of
 from modicum.selection.submodular import Submodular
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["LogDeterminant", "log_determinant"]
 
@@ -63,7 +61,7 @@ def log_determinant(
         (k,) positions in the order picked, and (k,) gains, which sum to f.
 
     Raises:
-        BudgetError: More than n.
+        BudgetError: More than n, or per class.
         DataError: Not similarities, not positive semidefinite, or features of another shape or not finite; ridge out of
             range.
         ModicumError: method or epsilon out of range, or no generator.
@@ -85,12 +83,14 @@ def log_determinant(
     nothing = NOTHING if made.rows.dtype == torch.float64 or made.name != "precomputed" else 1e-6
     made = made if made.name == "precomputed" else made.double()
     n = len(made)
-    k = as_budget(budget).count(n)
+    k = count_of(budget, n)
     rest = made.diagonal.double() + ridge
     whole, size = rest.clone(), sample_size(n, k, epsilon)
     least = nothing * float(rest.max())
-    if float(rest.min()) < 0:
-        raise DataError(f"similarity_or_features has {float(rest.min()):.4g} on its diagonal; expected entries >= 0")
+    if float(rest.min()) < ridge:
+        raise DataError(
+            f"similarity_or_features has {float(rest.min()) - ridge:.4g} on its diagonal; expected entries >= 0"
+        )
     left = torch.ones(n, dtype=torch.bool, device=rest.device)
     factor = rest.new_zeros((max(k - 1, 1), n))
     picks, won = np.empty(k, dtype=np.int64), np.full(k, -np.inf)
@@ -150,6 +150,10 @@ class LogDeterminant(Submodular):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_options(self, not_negative=("ridge",))
+
+    def operations(self, n: int, d: int, k: int) -> int:
+        """A row of similarities and one of the factor a pick."""
+        return n * k * (2 * d + k)
 
     def picked(self, rows: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See the function."""

@@ -23,7 +23,7 @@ TRAINED_ON = 40  # samples a cell that the cells are found on
 def neighbor_graph(
     features: Array, k: int, metric: str = "euclidean", approximate: bool | None = None, probes: int = 32
 ) -> tuple[Array, Array]:
-    """The k nearest other samples of every sample, nearest first; ties go to the lower position.
+    """The k nearest other samples of every sample, nearest first; ties among those compared go to the lower position.
 
     Exact: all pairs in blocks, n^2 d multiplications. Approximate: the samples are parted into about 2 sqrt(n) cells by
     k-means, and a sample is compared with those of the `probes` cells nearest its own: about probes / (2 sqrt(n)) of the
@@ -135,14 +135,28 @@ def _assigned(rows: Tensor, centers: Tensor) -> Tensor:
 
 def _nearest(queries: Tensor, at: Tensor, table: Tensor, positions: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k nearest of the table's rows, whose sorted positions are given, that are not the query itself."""
-    found = torch.addmm(torch.linalg.vecdot(table, table), queries, table.T, alpha=-2)
+    squares = torch.linalg.vecdot(table, table)
+    found = torch.addmm(squares, queries, table.T, alpha=-2)
     own = torch.searchsorted(positions, at)
     found[torch.arange(len(at), device=at.device), own] = torch.inf
     # a few more than asked, as rounding may misplace those at the edge
-    places = smallest(found, min(k + 4, len(positions) - 1))
+    width = min(k + 4, len(positions) - 1)
+    places = smallest(found, width)
+    near = found.gather(1, places)
+    edge = near.sort(1).values[:, k - 1]
+    slack = 4 * table.shape[1] ** 0.5 * torch.finfo(found.dtype).eps * float(squares.max())
+    tied = (near.amax(1) <= edge + slack) & (width < len(positions) - 1)
+    some = tied.nonzero().flatten()
+    if len(some):  # more at the edge than were looked at: the first of them too
+        columns = torch.arange(len(positions), dtype=found.dtype, device=found.device)
+        beside = (found[some] - edge[some, None]).abs() <= slack
+        first = smallest(torch.where(beside, columns, torch.inf), k)
+        more = places[:, :1].repeat(1, k)
+        more[some] = torch.where(beside.gather(1, first), first, more[some])
+        places = torch.cat([places, more], 1)
     del found
     places = torch.sort(places, 1)[0]
-    values, chosen = _ranked(queries, table, places, k)
+    values, chosen = _ranked(queries, table, places, k, doubles=bool(len(some)))
     return positions[chosen], values
 
 

@@ -16,7 +16,7 @@ from modicum.reading import by_id, labels_of, rows_of
 from modicum.scores import Budget, Selection
 from modicum.selection.by_class import by_class
 from modicum.selection.greedy import OPTIMIZERS
-from modicum.selection.kernels import KERNELS
+from modicum.selection.kernels import KERNELS, kernel_of
 
 if TYPE_CHECKING:
     from modicum.context import Context
@@ -68,13 +68,17 @@ class Submodular:
         """Places among the rows (m, d) in the order picked, and gains."""
         raise NotImplementedError
 
+    def operations(self, n: int, d: int, k: int) -> int:
+        """Multiplications and additions to pick k of n rows: all similarities."""
+        return 2 * n * n * d
+
     def explained(self, rows: Tensor, places: NumPy, ids: NumPy) -> list[str]:
         """A reason for each member that is not picked."""
         return [""] * len(ids)
 
     def select(self, data: Splits, budget: Budget, ctx: Context, *measured: Any) -> Selection:
         """Class by class, each getting what `allocate` says, or among all, where a budget per class gives as many in all;
-        charged with 2 n d operations a member."""
+        charged with `operations` of every class."""
         train, key = data.train, self.card.key
         order = by_id(train)
         rows = rows_of("train features", measured[0].train, train)
@@ -86,7 +90,7 @@ class Submodular:
             budget = Budget(keep=budget.count(len(rows), len(np.unique(of))))
             of = np.zeros_like(of)
         with ctx.ledger.clock("choose", key, labels=len(of) if classes else 0) as counts:
-            counts["extra_flops"] = int(2 * rows.shape[1] * (np.bincount(of).astype(np.float64) ** 2).sum())
+            counts["extra_flops"] = 0
             there = tensor("train features", rows, (2,), "(n, d)")[order].to(ctx.device)
             ids = train.ids[order.numpy()]
             values = np.full(len(of), np.nan)
@@ -95,6 +99,7 @@ class Submodular:
 
             def of_class(members: NumPy, k: int) -> tuple[NumPy, None]:
                 mine = there[torch.from_numpy(members).to(there.device)]
+                counts["extra_flops"] += self.operations(len(mine), mine.shape[1], k)
                 found, gains = self.picked(mine, k, generator)
                 places = found.cpu().numpy()
                 values[members[places]] = gains.cpu().numpy()
@@ -107,18 +112,22 @@ class Submodular:
             return Selection.made(order, picks, values=values, unit="gain", reasons=reasons)
 
 
-def stood_for(rows: Tensor, places: NumPy, ids: NumPy) -> list[str]:
-    """By which pick each member is represented: that of the nearest direction.
+def stood_for(rows: Tensor, kernel: str, places: NumPy, ids: NumPy) -> list[str]:
+    """By which pick each member is represented: the most similar one.
 
     Args:
         rows: (n, d) features of the members.
+        kernel: See `kernel_of`.
         places: (k,) of the picks.
         ids: (n,) of the members.
     """
-    unit = torch.nn.functional.normalize(rows, dim=1)
-    picked = unit[torch.from_numpy(places).to(unit.device)].T
-    parts = torch.split(unit, max(1, BLOCK // len(places)))
-    nearest = [(part @ picked).max(1) for part in parts]
-    by = ids[places[torch.cat([part.indices for part in nearest]).cpu().numpy()]]
-    cosines = torch.cat([part.values for part in nearest]).tolist()
-    return [f"stood for by {name}, cosine {cosine:.2f}" for name, cosine in zip(by.tolist(), cosines)]
+    made = kernel_of("features", rows, kernel)
+    best = made.rows.new_full((len(rows),), -1.0)
+    by = torch.zeros(len(rows), dtype=torch.int64, device=best.device)
+    for part in torch.split(torch.from_numpy(places), max(1, BLOCK // len(rows))):
+        most, at = made.block(part.to(best.device)).max(0)
+        by = torch.where(most > best, part.to(best.device)[at], by)
+        best = torch.maximum(best, most)
+    told, shown = ("cosine", 2 * best - 1) if kernel == "cosine" else ("similarity", best)
+    names = ids[by.cpu().numpy()].tolist()
+    return [f"stood for by {name}, {told} {alike:.2f}" for name, alike in zip(names, shown.tolist())]

@@ -87,8 +87,7 @@ def read_selection(path: str | os.PathLike[str], train: Dataset, status: Status 
     taken = np.array([w == status for w in words], dtype=bool)
     if not taken.any():
         raise DataError(f"{path} has no sample with the status {status!r}")
-    values = _spread(table, "value", at, len(train))
-    weights = _spread(table, "weight", at, len(train))
+    values, weights = (_spread(path, table, name, at, len(train)) for name in ("value", "weight"))
     positions = np.sort(at[taken])
     heavy = None if weights is None else weights[positions]
     if heavy is not None and not (np.isfinite(heavy) & (heavy >= 0)).all():
@@ -104,16 +103,20 @@ def _read(path: Path) -> pa.Table:
 
     try:
         if path.suffix == ".csv":
-            return csv.read_csv(path)
+            # ids such as 007 are no numbers
+            return csv.read_csv(path, convert_options=csv.ConvertOptions(column_types={"id": pa.string()}))
         return parquet.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a readable table: {str(error).splitlines()[0]}") from error
 
 
-def _spread(table: pa.Table, name: str, at: NumPy, n: int) -> NumPy | None:
+def _spread(path: Any, table: pa.Table, name: str, at: NumPy, n: int) -> NumPy | None:
     if name not in table.column_names:
         return None
-    column = np.array([np.nan if x is None else float(x) for x in table[name].to_pylist()])
+    try:
+        column = np.array([np.nan if x is None else float(x) for x in table[name].to_pylist()])
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path} has a {name} that is no number: {error}") from error
     if np.isnan(column).all():
         return None
     whole = np.full(n, np.nan)
