@@ -54,6 +54,7 @@ RULES = (
     *(
         "moderate",
         "ccs",
+        "ccs(beta='negative')",
         "ccs(score='el2n(runs=3)')",
         "d2-pruning(score='forgetting(runs=1)')",
         "auto(score='el2n(runs=3)')",
@@ -61,7 +62,7 @@ RULES = (
 )
 CORESETS = (
     *("herding", "k-center-greedy", "facility-location", "graph-cut", "log-determinant"),
-    *("craig", "gradmatch", "glister", "cal", "deepfool(classes=3)", "s2l", "support-vectors"),
+    *("craig", "craig(part='inputs')", "gradmatch", "glister", "cal", "deepfool(classes=3)", "s2l", "support-vectors"),
 )
 WHILE = ("infobatch", "hard-samples", "dynamic-reweighting", "adaptive-selection(every=2)")
 CONTROLS = ("random", "stratified", "short")
