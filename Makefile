@@ -27,7 +27,8 @@ bench: $(READY) .venv-peers/.installed
 .venv-peers/.installed:
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check \
-		'pydvl==0.10.0' 'numpy<2' 'traker==0.3.2' 'kronfluence==1.0.1' 'torch==2.13.0'
+		'pydvl==0.10.0' 'numpy<2' 'traker==0.3.2' 'kronfluence==1.0.1' 'torch==2.13.0' \
+		'apricot-select==0.6.1' 'submodlib-py==0.0.3' 'datasketch==2.0.0'
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps 'lightly==1.6.0'
 	touch $@
 
