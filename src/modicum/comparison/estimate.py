@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -167,7 +168,9 @@ def time_reading(method: Any, data: Splits, ctx: Context, share: float = 1.0) ->
             seconds.append(_seconds_of_steps(method, part, tables, ctx))
         else:
             started = time.perf_counter()
-            method.select(part, Budget(keep=share), _alone(ctx), *tables)
+            with warnings.catch_warnings():  # what it says of a small part is of no use
+                warnings.simplefilter("ignore")
+                method.select(part, Budget(keep=share), _alone(ctx), *tables)
             seconds.append(time.perf_counter() - started)
         sizes.append(len(part.train) ** growth)
     if sizes[0] == sizes[1]:

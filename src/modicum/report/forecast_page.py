@@ -13,6 +13,7 @@ from modicum.report.format import escape, percent
 from modicum.report.lines import Line, line_chart
 from modicum.report.page import document, framed, none
 from modicum.report.phases import phase_chart
+from modicum.report.tables import plain_table
 
 __all__ = ["ForecastContent", "forecast_page"]
 
@@ -145,27 +146,17 @@ def _curve(content: ForecastContent) -> str:
 
 
 def _tables(rows: Sequence[Any]) -> str:
-    predicted, taken = [], []
+    predicted, taken, heads = [], [], ("share kept", "random", "hardest", "easiest")
     for row in rows:
         share, best = f"{100 * row.keep:.3g} %", row.best if row.clear else f"{row.best}, not clear"
         errors = (percent(error) for error in (row.random, row.hardest, row.easiest))
-        predicted.append((share, *errors, best, f"{100 * row.sure:.0f} %"))
+        predicted.append(
+            dict(zip((*heads, "predicted best", "draws that agree"), (share, *errors, best, f"{100 * row.sure:.0f} %")))
+        )
         errors = (percent(error) for error in (row.tried_random, row.tried_hardest, row.tried_easiest))
-        taken.append((share, row.choice, f"{100 * row.tried_at:.3g} %", *errors, row.why))
-    heads = ("share kept", "random", "hardest", "easiest")
-    text = _table("Predicted errors", (*heads, "predicted best", "draws that agree"), predicted)
+        cells = (share, row.choice, f"{100 * row.tried_at:.3g} %", *errors, row.why)
+        taken.append(dict(zip(("share kept", "take", "tried at", *heads[1:], "because"), cells)))
+    text = plain_table(predicted, "Predicted errors")
     if any(row.tried for row in rows):
-        tried = ("share kept", "take", "tried at", *heads[1:], "because")
-        text = _table("What to take, and the errors of the pilot", tried, taken) + text
+        text = plain_table(taken, "What to take, and the errors of the pilot") + text
     return text
-
-
-def _table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{text}</th>' for text in heads)
-    body = ""
-    for first, *rest in rows:
-        body += f'<tr><th scope="row">{first}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in rest)}</tr>'
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}"><table class="plain"><caption>{caption}'
-        f"</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
