@@ -121,7 +121,8 @@ class Mix(Common):
             note += f"{mixed.copies}.\n"
         if mixed.pilot is not None:
             note += f"The sources leave {100 * mixed.pilot.residual:.0f} % of the target's heads unexplained.\n"
-        train = f"modicum fit {file} --mixture {share_text(mixed.weights)}"
+        rounded = {name: float(f"{weight:.4g}") for name, weight in mixed.weights.items()}
+        train = f"modicum fit {file} --mixture {share_text(rounded)}"
         note += f"{cost(ctx.ledger)}\nMixture: {file}\nTable of all samples: {folder / 'samples.parquet'}\n"
         note += f"Report: {folder / 'report.html'}\nTrain on it: {train}"
         more: dict[str, Any] = {

@@ -74,9 +74,9 @@ class Copies:
     def __str__(self) -> str:
         equal = int(self.found.equal[self.at].sum())
         text = f"{equal:,} training samples repeat another one and {len(self.at) - equal:,} nearly so"
-        kinds = {"a validation or test sample": self.leaked, "one of another source": self.across}
-        told = [f"{int(mask.sum()):,} {kind}" for kind, mask in kinds.items() if mask.any()]
-        return f"{text}, {' and '.join(told)}" if told else text
+        kinds = {"validation or test samples": self.leaked, "samples of another source": self.across}
+        told = [f"{int(mask.sum()):,} of them {kind}" for kind, mask in kinds.items() if mask.any()]
+        return f"{text}: {' and '.join(told)}" if told else text
 
 
 @dataclass(frozen=True, eq=False)
