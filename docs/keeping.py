@@ -117,8 +117,9 @@ def page() -> str:
         "training), of models trained on the kept share for that share of the optimizer steps. A number is **bold** where it "
         "is surely above random subsets of the same size and *slanted* where it is surely below (95 % interval over seeds and "
         "test samples, `modicum.comparison.recommend.gap`); of twenty cells where there is no difference one is marked by chance. "
-        "*Short* is all data for as many steps: what the same training time buys without choosing. Costs of choosing are in "
-        "`docs/results/keep-*.json`. Where the papers average more runs, the text of the method says fewer; `memorization` is not "
+        "*Short* is all data for as many steps: what the same training time buys without choosing. *Cost* is the FLOPs of choosing "
+        "and training with 30 % kept over those of training once on all data; a choice that is used for several trainings is paid "
+        "once. More is in `docs/results/keep-*.json`. Where the papers average more runs, the text of the method says fewer; `memorization` is not "
         "here, as it trains forty models for one choice.",
     ]
     for name in SETS:
@@ -145,9 +146,10 @@ def section(answer: dict[str, Any]) -> list[str]:
         "",
     ]
     parts += statements(cells, budgets)
-    parts += ["", "| method | " + " | ".join(budgets) + " |", "| --- |" + " --- |" * len(budgets)]
+    parts += ["", "| method | " + " | ".join(budgets) + " | cost |", "| --- |" + " --- |" * (len(budgets) + 1)]
     for method, kept in cells.items():
         marks = [cell(kept.get(budget), method) for budget in budgets]
+        marks.append(f"{100 * kept['30%']['cost']:.0f} %")
         parts.append(
             f"| {'*' if method in CONTROLS else ''}`{method}`{'*' if method in CONTROLS else ''} | {' | '.join(marks)} |"
         )
