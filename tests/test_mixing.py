@@ -220,7 +220,10 @@ def test_a_text_that_is_cut_in_one_source_is_found_in_the_other():
     sources = {"a": ([*short, long[0]], [0, 1] * 30 + [0]), "b": (long, [0, 1] * 30)}
     mixed = mix(sources, valid=0, test=0)
     assert mixed.rows()[1]["copies"] == 1
-    assert str(mixed.copies) == "1 training samples repeat another one and 0 nearly so: 1 of them samples of another source"
+    assert (
+        str(mixed.copies)
+        == "1 training samples repeat another one and 0 nearly so: 1 of them samples of another source"
+    )
 
 
 def test_the_page_shows_copies_side_by_side(capsys):

@@ -73,7 +73,11 @@ def _content(mixed: Mixed, settings: Mapping[str, Any], ledger: Ledger, show: Sh
     facts = [
         ("Kept", count(kept), f"of {count(samples)} training samples, {percent(kept / samples)}"),
         ("Copies", count(gone) if copies else "–", "left out" if copies else "nobody looked"),
-        ("Most repeated", f"{most['epochs']:.3g} ×", f"every sample of {most['source']} in a pass of {count(kept)} visits"),
+        (
+            "Most repeated",
+            f"{most['epochs']:.3g} ×",
+            f"every sample of {most['source']} in a pass of {count(kept)} visits",
+        ),
         ("Cost", seconds(total.seconds), quantity(total.flops, "FLOP")),
     ]
     warnings = []
