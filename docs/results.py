@@ -29,7 +29,7 @@ JOBS = {
     "digits": ("scikit-learn's digits", "digits"),
     "mnist": (
         "MNIST, a multilayer perceptron on 54,000 training images",
-        f"{SHARED}/mnist.npz --seeds 3 {MNIST} --methods {SCORES} {CORESETS}",
+        f"{SHARED}/mnist.npz --seeds 3 {MNIST} --methods {SCORES} herding infobatch hard-samples",
     ),
     "mnist-convnet": (
         "MNIST, a ConvNet of width 32 on 3,000 training images",
