@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import modicum
 from modicum.context import Context
 from modicum.dataset import Dataset, Info, Splits
 from modicum.errors import DataError, ModicumError, TrainingError
@@ -155,3 +156,10 @@ def test_losses_that_cannot_rank_are_refused():
         sampler.order(1)
     with pytest.raises(ModicumError, match=r"method 'hard-samples' option delta=0; expected a number in \(0, 1\]"):
         make("hard-samples(delta=0)")
+
+
+def test_few_samples_are_one_batch_a_round():
+    data = modicum.load("iris")
+    recipe = Recipe(model="linear", epochs=2, batch_size=128)
+    sampler = HardSamples(delta=0.25).sampler(data, recipe, Context())
+    assert len(sampler.order(0)[0]) == len(sampler.order(1)[0]) == 90

@@ -257,9 +257,10 @@ class HardSamples:
         return ()
 
     def sampler(self, data: Splits, recipe: Recipe, ctx: Context) -> HardBatchSampler:
-        """The rounds of a training run by this recipe."""
+        """The rounds of a training run by this recipe; of one batch at least, where delta of them is less."""
         n = len(data.train)
         if n < 1:
             raise DataError("train has 0 samples; expected at least one")
         size = min(recipe.batch_size, n)
-        return HardBatchSampler(n, size, None, self.delta, ctx.seed, shuffle=recipe.shuffle, drop_last=self.drop_last)
+        share = max(self.delta, 1 / (n // size if self.drop_last else -(-n // size)))
+        return HardBatchSampler(n, size, None, share, ctx.seed, shuffle=recipe.shuffle, drop_last=self.drop_last)

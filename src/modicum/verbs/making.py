@@ -183,7 +183,7 @@ def fit(
         ModicumError: The data or an argument cannot be used, or two of them do not go together.
 
     Example:
-        >>> short = Recipe(model="linear", epochs=5)
+        >>> short = Recipe(model="linear", epochs=5, batch_size=10)
         >>> fit("iris", short).ledger.total().samples
         450
         >>> fit("iris", short, method="hard-samples").ledger.total().samples < 450
